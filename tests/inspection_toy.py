@@ -12,6 +12,7 @@ from gptkit.inspect.attention import Attention
 from gptkit.inspect.hand import Hand
 from gptkit.inspect.head_types import HeadTypes
 from gptkit.inspect.inspection import Inspection, Tokens
+from gptkit.inspect.knock_out import KnockOut
 from gptkit.inspect.lens import Lens
 from gptkit.inspect.loss import Loss
 from gptkit.inspect.path import Path
@@ -58,6 +59,8 @@ def made_inspection(
         normal(layers, heads, length), normal(layers, length), normal(length), normal(length), normal(length),
     )  # fmt: skip
     logit = heads_share.sum((0, 1)) + mlps.sum(0) + token + position + bias
+    of_text = loss(softmax(logits[-1]), targets)
+    nll = of_text.nll.astype(np.float32)
     return Inspection(
         model="toy",
         family=family,
@@ -70,8 +73,13 @@ def made_inspection(
         path=Path(residual, *directions(residual)),
         lens=lens(logits, targets),
         shares=Shares(heads_share, mlps, token, position, bias, logit),
-        loss=loss(softmax(logits[-1]), targets),
+        loss=of_text,
         answer=answer,
+        fine_tuned=None,
+        learning=None,
+        live="it is a toy",
+        knock_out_seconds=36.4,
+        knock_out=KnockOut(nll, nll + normal(layers, heads + 2, length) / 2),
     )
 
 

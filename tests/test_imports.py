@@ -17,7 +17,7 @@ PACKAGE = Path(gptkit.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
 BASE = {"errors", "options", "recipes", "system"}
 MODEL = BASE | {"text", "model", "model_files"}
-VERBS = ("pretrain", "finetune", "generate", "evaluate", "use", "inspect", "manage", "convert")
+VERBS = ("pretrain", "finetune", "generate", "evaluate", "use", "inspect", "probe", "manage", "convert")
 CORE = MODEL | {"decoding", "scoring", "training", "report", "tasks"} | {"console"}
 # Each part, and what of the others it may import: cli -> verbs -> tasks -> (decoding, scoring, training, report) ->
 # (model, text) -> errors. No verb imports another.

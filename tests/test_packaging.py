@@ -29,7 +29,7 @@ def test_the_wheel_has_the_recipes_and_the_types_inside(tmp_path: Path) -> None:
     recipes = {f"gptkit/{path.relative_to(REPOSITORY)}" for path in (REPOSITORY / "recipes").rglob("*.*")}
     modules = {str(path.relative_to(REPOSITORY / "src")) for path in (REPOSITORY / "src").rglob("*.py")}
     native = {str(path.relative_to(REPOSITORY / "src")) for path in (REPOSITORY / "src").rglob("native/*.[ch]")}
-    page = {str(path.relative_to(REPOSITORY / "src")) for path in (REPOSITORY / "src").rglob("inspect/html/*")}
+    page = {str(path.relative_to(REPOSITORY / "src")) for path in (REPOSITORY / "src").rglob("html/*")}
     assert native
     assert page
     assert recipes | modules | native | page | {"gptkit/py.typed"} <= names

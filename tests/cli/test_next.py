@@ -35,6 +35,7 @@ score 'ab cd' 'a b' --tokens
 score -- -ab
 generate --max-new-tokens 4 -- -a
 inspect 'abab cdcd'
+probe --task 'o wn.yaml' --model 'runs/r u' --out 'pr obe'
 eval --model 'runs/r u' --task demo-cloze --limit 5
 eval --task demo-cloze --limit 5
 eval --task demo-cloze --limit 5 --output 'base line {0}.json'

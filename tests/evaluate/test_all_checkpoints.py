@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from gptkit.errors import InputError
-from gptkit.evaluate.all_checkpoints import Yardstick, saved_weights, yardstick
+from gptkit.evaluate.all_checkpoints import Yardstick, yardstick
 from gptkit.scoring.protocols import Protocol, Published
 from gptkit.system.run_layout import directory_name, record_of
 from gptkit.training.checkpoint_files import render_manifest
+from gptkit.training.saved_weights import saved_weights
 
 
 def save(folder: Path, step: int) -> None:
@@ -78,7 +79,7 @@ def test_damage_to_all_weights_is_named_and_seeds_are_evaluated_one_by_one(tmp_p
     (run / "seed-0").mkdir()
     with pytest.raises(InputError, match="each seed") as caught:
         saved_weights(run)
-    assert caught.value.fix == f"choose one: --all-checkpoints {run / 'seed-0'}"
+    assert caught.value.fix == f"choose one: {run / 'seed-0'}"
 
 
 def test_a_score_lies_between_chance_and_the_best() -> None:

@@ -53,6 +53,27 @@ def test_json_has_what_scripts_rely_on(place: Path, capsys: pytest.CaptureFixtur
     assert (place / "inspect.html").read_text(encoding="utf-8").startswith("<!")
 
 
+def test_knock_out_is_left_out_where_it_takes_long_unless_asked_for(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def has_knock_out(flags: str) -> tuple[bool, str, str]:
+        code, out, err = run(f"inspect '{TEXT}' --model model --overwrite {flags}", capsys)
+        assert code == 0
+        return "knock_out.losses" in load_file(place / "inspect.safetensors"), out, err
+
+    has, out, err = has_knock_out("")
+    assert (has, "--knock-out" in err) == (True, False)
+    assert "loss of the text in nats, with a part set to zero" in out
+    assert all(part in out for part in ("head 0.0", "head 0.1", "attention 0", "MLP 0"))
+    has, out, err = has_knock_out("--no-knock-out")
+    assert (has, "knock-out" in err, "set to zero" in out) == (False, False, False)
+    monkeypatch.setattr("gptkit.inspect.inspection.MOST_SECONDS", 0)
+    has, out, err = has_knock_out("--device cpu")
+    assert (has, "set to zero" in out) == (False, False)
+    assert "view 7, knock-out, is left out: it takes about 0 s on two cores; to compute it: --knock-out\n" in err
+    assert has_knock_out("--knock-out --device cpu")[0]
+
+
 def test_a_page_is_replaced_only_if_asked(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = f"inspect '{TEXT}' --model model --out one.html"
     assert run(line, capsys)[0] == 0

@@ -9,6 +9,7 @@ import pytest
 
 from generation_toy import TEXT
 from gptkit.inspect.inspection import inspect_model
+from gptkit.inspect.knock_out import MOST_SECONDS
 from gptkit.inspect.page import write_page
 from gptkit.inspect.sidecar import write_sidecar
 from gptkit.model.configuration_gpt import GPTConfig
@@ -28,3 +29,16 @@ def test_128_tokens_of_gpt2_small_take_ten_seconds(tmp_path: Path) -> None:
     write_page(found, tmp_path / "inspect.html")
     assert time.perf_counter() - began < SECONDS
     assert found.attention.weights.shape == (12, 12, 128, 128)
+    assert found.knock_out is None  # it would take 36 s
+
+
+@pytest.mark.slow
+def test_the_longest_text_that_gpt2_small_knocks_out_by_default_takes_ten_seconds(tmp_path: Path) -> None:
+    train_tokenizer("char", [TEXT]).save_pretrained(tmp_path)
+    GPTForCausalLM(GPTConfig()).save_pretrained(tmp_path)
+    began = time.perf_counter()
+    found = inspect_model(tmp_path, [TEXT[:16]], device="cpu")
+    write_page(found, tmp_path / "inspect.html")
+    assert time.perf_counter() - began < SECONDS
+    assert found.knock_out is not None
+    assert found.knock_out_seconds + found.knock_out_seconds / 17 > MOST_SECONDS

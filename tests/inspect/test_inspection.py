@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from fine_tuned_toy import FIELDS, SIZES, fine_tuned
 from generation_toy import TEXT
 from gpt_toy import FAMILIES, shaken
 from gptkit.inspect.command import facts
@@ -20,12 +21,10 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.scorer import Scorer
-from gptkit.tasks.heads import output_labels
 from gptkit.tasks.table import EVALUATIONS, find_task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.kinds import train_tokenizer
 
-SIZES = {"n_positions": 40, "n_embd": 32, "n_layer": 2, "n_head": 4}
 SENTENCE = "before we proceed any further"
 
 
@@ -33,17 +32,6 @@ def language_model(folder: Path, pre_norm: bool) -> Path:
     tokenizer = train_tokenizer("bpe:300", [TEXT])
     config = GPTConfig(vocab_size=len(tokenizer) + 7, **SIZES, pre_norm=pre_norm)  # 7 rows of no token
     shaken(GPTForCausalLM(config)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def fine_tuned(folder: Path, name: str, pre_norm: bool = True) -> Path:
-    tokenizer, task = train_tokenizer("bpe:300", [TEXT]), find_task(name)
-    size = len(tokenizer)
-    markers = {"start_token_id": size, "delimiter_token_id": size + 1, "extract_token_id": size + 2}
-    head = {"task": name, "format": task.format, "id2label": dict(enumerate(output_labels(task)))}
-    config = GPTConfig(vocab_size=size + 3, **SIZES, **markers, **head, pre_norm=pre_norm)
-    shaken(GPTDoubleHeadsModel(config)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -82,14 +70,12 @@ def test_the_sidecar_has_every_number_exactly(pre_norm: bool, tmp_path: Path) ->
     assert shown <= found.vocabulary.keys()
 
 
-FIELDS = {
-    "sst2": ("hear me speak",),
-    "rte": ("hear me speak", "we proceed"),
-    "mrpc": ("hear me speak", "we proceed any further"),
-    "stsb": ("hear me speak", "we proceed any further"),
-    "stsb-soft": ("hear me speak", "we proceed any further"),
-    "demo-cloze": ("hear me", "", "speak", "we proceed further"),
-}
+def attentions(model: GPTForCausalLM, ids: list[int]) -> tuple[torch.Tensor, ...]:
+    """Return transformers' own attention weights (1, head, query, key) of each layer."""
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        found: tuple[torch.Tensor, ...] = model(torch.tensor([ids]), output_attentions=True).attentions
+    return found
 
 
 @pytest.mark.parametrize("pre_norm", FAMILIES)
@@ -123,7 +109,21 @@ def test_a_fine_tuned_model_reads_its_format_and_answers(name: str, pre_norm: bo
     else:
         expected = logits[0].softmax(-1)
     np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
+    assert found.knock_out is not None
+    np.testing.assert_allclose(found.knock_out.whole, found.loss.nll, atol=1e-5)
+    assert found.answer_knock_out is not None
+    if not answer.is_score:
+        assert found.answer_knock_out.whole == pytest.approx(-np.log(answer.probabilities.max()), abs=1e-5)
     assert answer.is_score == name.startswith("stsb")
+    tuned = found.fine_tuned
+    assert tuned is not None
+    assert [row[row >= 0].tolist() for row in tuned.ids] == sequences
+    np.testing.assert_allclose(tuned.logits, logits.reshape(-1), atol=1e-5)
+    language = load_model(directory, head=GPTDoubleHeadsModel).language_model()
+    for number, sequence in enumerate(sequences):
+        last = [layer[0, :, -1] for layer in attentions(language, sequence)]  # (head, position)
+        np.testing.assert_allclose(tuned.attention[:, :, number, : len(sequence)], torch.stack(last), atol=1e-6)
+    assert not tuned.attention[np.broadcast_to(tuned.ids < 0, tuned.attention.shape)].any()
     chosen = sequences[answer.chosen if name == "demo-cloze" else 0]
     assert found.tokens.ids.tolist() == chosen
     assert (found.tokens.pieces[0], found.tokens.pieces[-1]) == ("<start>", "<extract>")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gptkit.inspect.page import FILES, SCRIPTS, STYLE, rounded_attention, write_page
+from gptkit.report.page import SHARED
 from inspection_toy import made_inspection
 
 
@@ -62,8 +63,9 @@ def test_the_policy_allows_the_pages_own_scripts_and_nothing_else(tmp_path: Path
 
 
 def test_every_script_is_on_the_page_and_short_enough_to_read() -> None:
-    assert {path.name for path in FILES.iterdir()} == {*SCRIPTS, STYLE, "page.html"}
-    assert all(len((FILES / name).read_text(encoding="utf-8").splitlines()) <= 160 for name in SCRIPTS)
+    files = {path.name: path for folder in (FILES, SHARED) for path in folder.iterdir()}
+    assert set(files) == {*SCRIPTS, STYLE, "page.html"}
+    assert all(len(files[name].read_text(encoding="utf-8").splitlines()) <= 160 for name in SCRIPTS)
 
 
 def test_no_text_ends_the_element_that_holds_it(tmp_path: Path) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,48 +13,12 @@ import pytest
 
 from gptkit.inspect.answer import Answer
 from gptkit.inspect.inspection import Inspection
-from gptkit.inspect.page import SCRIPTS, write_page
+from gptkit.inspect.knock_out import KnockOut
+from gptkit.inspect.page import SCRIPTS
 from gptkit.inspect.sidecar import tensors_of
 from inspection_toy import made_inspection
 
-CHROMIUM = Path("/usr/bin/chromium")
 Open = Callable[..., Any]
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses root's
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=sandbox)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
-    """Open an inspection's page; at the end, no page may have asked for anything or said anything on its console."""
-    said: list[str] = []
-    asked: list[str] = []
-    pages: list[Any] = []
-
-    def opened(inspection: Inspection, *, hash: str = "", **options: Any) -> Any:
-        path = tmp_path / "page.html"
-        write_page(inspection, path)
-        page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **options})
-        pages.append(page)
-        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(f"{path.as_uri()}{hash}")
-        return page
-
-    yield opened
-    for page in pages:
-        page.close()
-    assert not said
-    assert {url.split("#")[0] for url in asked} == {(tmp_path / "page.html").as_uri()}
 
 
 @pytest.fixture
@@ -235,6 +198,51 @@ def test_loss(show: Open, made: Inspection) -> None:
     assert sum(surprisals) == pytest.approx(made.loss.total, abs=0.001)
 
 
+def test_knock_out(show: Open, made: Inspection) -> None:
+    page, exact = show(made), tensors_of(made)
+    view = page.locator("#knock-out")
+    token(page, 6).click()
+    losses, whole = exact["knock_out.losses"], exact["knock_out.whole"]
+    names = ("head {0}.0", "head {0}.1", "head {0}.2", "head {0}.3", "attention {0}", "MLP {0}")
+    changes = {name.format(layer): losses[layer, part] - whole for layer in range(3) for part, name in enumerate(names)}
+    of_text = {name: change[:-1].sum() for name, change in changes.items()}
+    of_token = {name: change[6] for name, change in changes.items()}
+    for place, expected in enumerate((of_text, of_token)):
+        shown = body_rows(view.locator(".columns table").nth(place))
+        assert [name for name, _ in shown] == sorted(expected, key=lambda name: -abs(expected[name]))[:10]
+        assert [float(value) for _, value in shown] == pytest.approx([expected[name] for name, _ in shown], abs=2e-3)
+    view.get_by_role("button", name="the MLP of a layer").click()
+    assert "without MLP 2" in view.locator(".readout").inner_text()
+    first = max(of_text, key=lambda name: abs(of_text[name]))
+    view.locator(".columns table").first.locator("tbody tr").first.click()
+    assert f"without {first} " in view.locator(".readout").inner_text()
+    before, *_, after, change = numbers(view.locator(".readout").inner_text())
+    assert before == pytest.approx(whole[:-1].sum(), abs=6e-4)
+    assert change == pytest.approx(of_text[first], abs=6e-4)
+    assert after == pytest.approx(before + change, abs=0.002)
+    view.locator("[data-token='3']").click()
+    assert "(2)" in page.locator(".where").inner_text()
+    assert f"{changes[first][2]:+.2f}" in view.locator(".chart .value").text_content()
+    assert view.locator(".column.below").count() == (changes[first][:-1] < 0).sum()
+    row = cells(opened_table(view, "Table of all parts").locator("tr[aria-current]"))
+    in_layer = [name for name in of_text if re.match(rf"\w+ {row[0]}\b", name)]
+    assert [float(value) for value in row[1:]] == pytest.approx([of_text[name] for name in in_layer], abs=6e-4)
+
+
+def test_knock_out_left_out_says_how_to_get_it(show: Open, made: Inspection) -> None:
+    view = show(replace(made, knock_out=None)).locator("#knock-out")
+    assert "it takes about 36 seconds on two cores. Run the same command with --knock-out" in view.inner_text()
+    assert view.locator("table").count() == 0
+
+
+def test_knock_out_of_an_answer(show: Open, made: Inspection) -> None:
+    losses = np.full((3, 6), 0.25, np.float32)
+    losses[1, 4], losses[0, 5] = 1.5, 0.125
+    view = show(replace(made, answer_knock_out=KnockOut(np.array(0.25, np.float32), losses))).locator("#knock-out")
+    assert body_rows(view.locator(".answer table"))[:2] == [["attention 1", "+1.250"], ["MLP 0", "-0.125"]]
+    assert "whose loss is 0.2500" in view.inner_text()
+
+
 def test_the_links_hash_shows_what_its_sender_saw(show: Open, made: Inspection) -> None:
     page = show(made)
     token(page, 4).click()
@@ -293,7 +301,8 @@ def test_long_tokens_and_long_choices_are_no_wider_than_their_window(show: Open,
 def test_the_tab_key_passes_tables_in_one_step_and_arrows_select_in_them(show: Open) -> None:
     page = show(made_inspection(length=60, width=256))
     stops = page.locator("a, button:not([tabindex='-1']), summary, [tabindex='0']").count()
-    assert stops < 50  # rows, thumbnails and the numbers of an output are reached by arrows
+    views = page.locator("main > section").count()
+    assert stops < 6 * views  # rows, thumbnails and the numbers of an output are reached by arrows
     cells = page.locator("#by-hand .cells")
     cells.focus()
     page.keyboard.press("ArrowRight")
@@ -360,7 +369,7 @@ def test_every_picture_is_named_and_every_table_has_headings(show: Open, made: I
     assert page.locator("[role=img]:not([aria-label])").count() == 0
     assert page.locator("svg:not([aria-hidden=true])").count() == 0  # some browsers read their marks one by one
     assert page.locator("table:not(:has(caption)), table:not(:has(th[scope=col]))").count() == 0
-    assert page.locator("details table").count() == 5
+    assert page.locator("details table").count() == 6
 
 
 def test_a_page_of_gpt2_smalls_shape_opens_in_2_seconds_and_answers_a_click_in_100_milliseconds(show: Open) -> None:

@@ -386,7 +386,7 @@ def test_samples_say_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None
         (ROOT / f"bare/{folder}/step-000000/MANIFEST.json").unlink()
     for name, message in (
         ("tuned", "samples are for language models, but this is a run of gptkit finetune"),
-        ("bare", "the run has no saved weights to sample from"),
+        ("bare", "no intact checkpoint, no snapshot and no finished model"),
     ):
         assert run(capsys, "show", name, "--samples", code=2)["error"]["message"] == message
 

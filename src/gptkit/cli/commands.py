@@ -35,6 +35,7 @@ from gptkit.manage.options import (
 )
 from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
+from gptkit.probe.options import ProbeOptions
 from gptkit.system.encodings import UTF8
 from gptkit.system.run_layout import RUNS, best_weights
 from gptkit.use.options import PredictOptions, ScoreOptions
@@ -119,6 +120,10 @@ def _after_predict(result: Mapping[str, Any], words: Sequence[str]) -> str:
 
 def _after_inspect(result: Mapping[str, Any], words: Sequence[str]) -> str:
     return EXPORT if "answer" in result else "gptkit generate --show-probs --max-new-tokens 20 --model {model}"
+
+
+def _after_probe(result: Mapping[str, Any], words: Sequence[str]) -> str:
+    return f"gptkit generate --steer {result['samples'][-1]['steer']} --top-k 40 --model {{model}}"
 
 
 def _after_eval(result: Mapping[str, Any], words: Sequence[str]) -> str:
@@ -278,6 +283,16 @@ COMMANDS = (
             'gptkit inspect "A man sleeps." "Nobody sleeps." --model runs/rte --out pair.html',
         ),
         _after_inspect,
+    ),
+    Command(
+        "probe",
+        ProbeOptions,
+        "gptkit.probe.command:run",
+        (
+            "gptkit probe                                     # the newest run's model, on demo-classification",
+            "gptkit probe --task sst2 --data glue/SST-2 --model runs/demo/model --out probe-sst2",
+        ),
+        _after_probe,
     ),
     Command(
         "convert",

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gptkit.decoding.sampling import Array
+from gptkit.decoding.steering import parse_steering, require_unit, steer
 from gptkit.decoding.text_options import Precision, TextModelOptions
 from gptkit.errors import UsageError
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
@@ -78,12 +79,16 @@ def choose_engine(
 
     On a CPU, `compile` auto compiles even for one token: it takes less time than importing torch, and only once. If it
     cannot, `say` is called with the reason. Raises UsageError for a missing device, and for `compile` on without a
-    compiler; opening the engine raises InputError for a model that cannot be read.
+    compiler or with --steer, which runs in torch; opening the engine raises InputError for a model that cannot be read.
     """
     compile = options.compile
+    if options.steer is not None:
+        require_unit(parse_steering(options.steer), directory)
     if options.beams == 1 and on_cpu(options) and compile != "off":
         try:
             native = native_decoder()
+            if options.steer is not None:
+                raise NativeUnavailableError("--steer holds a unit in torch")
             if native is None:
                 raise NativeUnavailableError("this installation has no native engine")
             chosen: ChosenEngine | None = native.choose_engine(directory, options.precision, options.quantize)
@@ -153,7 +158,7 @@ def torch_precision(options: TextModelOptions) -> Precision:
 def torch_model(directory: Path, options: TextModelOptions, precision: Precision) -> GPTForCausalLM:
     """Return the model on its device, in eval mode, with quantized linear layers if `options.quantize` says so.
 
-    Raises UsageError for a missing device, and for bf16 that a CPU would emulate.
+    Its unit of `options.steer` is held. Raises UsageError for a missing device, and for bf16 that a CPU would emulate.
     """
     import torch
 
@@ -170,6 +175,8 @@ def torch_model(directory: Path, options: TextModelOptions, precision: Precision
     model.to(device)  # type: ignore[arg-type]  # its wrapper in transformers loses `self`
     if quantize != "none":
         quantize_model(model, quantize, dtype)
+    if options.steer is not None:
+        steer(model, parse_steering(options.steer))
     return model
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gptkit.decoding.engines import ChosenEngine, Engine, open_tokenizer, torch_model
+from gptkit.decoding.engines import ChosenEngine, Engine, choose_engine, open_tokenizer, torch_model
 from gptkit.decoding.loop import Decoder, FinishReason, Step, check_prompt
 from gptkit.decoding.sampling import TokenReport
 from gptkit.decoding.text import Continuation, never_sampled, stop_ids
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # it needs torch, which takes seconds to import
     from gptkit.decoding.beams import BeamSearch
 
 ALTERNATIVES = 5
+FIRST_TOKENS, FIRST_TOP_K = 40, 40
 
 
 class Prompt(NamedTuple):
@@ -195,3 +196,13 @@ class TextModel:
         text = str(self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
         (piece,) = pieces_of(self.tokenizer, [token_id])
         return {"token_id": token_id, "text": text, "piece": piece, "probability": probability}
+
+
+def first_sample(directory: Path, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Return the facts of the text that a model writes by itself: no prompt, seed 0, top-k 40, 40 tokens."""
+    options = TextModelOptions(max_new_tokens=FIRST_TOKENS, top_k=FIRST_TOP_K)
+    model = TextModel(directory, options, choose_engine(directory, options, tokens=FIRST_TOKENS, say=say))
+    generation = model.generate([model.read(None, options)], [0], options, live=False)
+    for _ in generation:
+        pass
+    return model.facts(generation.drafts[0])

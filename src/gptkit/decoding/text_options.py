@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gptkit.decoding.sampling import SamplingRules
+from gptkit.decoding.steering import parse_steering
 from gptkit.errors import UsageError
 from gptkit.options import CompileChoice, DeviceName, option, recipe_only
 from gptkit.system.encodings import unix_lines
@@ -52,6 +53,12 @@ class DecodingOptions(TextOptions):
         "auto",
         "Precision of activations; int8 needs quantized weights on a CPU; auto = int8 there, bf16 on a GPU, else fp32.",
         panel="Speed",
+    )
+    steer: str | None = option(
+        None,
+        "Hold a hidden unit of an MLP at a value while sampling, in torch; gptkit probe finds units.",
+        panel="Advanced",
+        metavar="LAYER.UNIT=VALUE",
     )
 
 
@@ -106,6 +113,8 @@ def check_settings(options: DecodingOptions) -> None:
     if options.precision == "int8" and options.quantize == "none":
         message = "activations in int8 need quantized weights"
         raise UsageError(message, where="--precision int8", fix="add --quantize int8 or --quantize int4")
+    if options.steer is not None:
+        parse_steering(options.steer)
     refuse_together(_contradictions(options))
 
 

@@ -15,9 +15,11 @@ from gptkit.inspect.reading import Reading, Sizes, read, sizes_in
 from gptkit.inspect.sidecar import SUFFIX, is_sidecar, write_sidecar
 from gptkit.model_files import model_directory
 from gptkit.system.files import require_writable, translate_os_errors
+from gptkit.tasks.heads import Head
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.text.tokenizers.encoding import count_unknown
-from gptkit.training.finished_runs import newest_model, readable_model
+from gptkit.training.finished_runs import newest_model, readable_model, require_described
+from gptkit.training.saved_weights import saved_weights
 
 if TYPE_CHECKING:
     from gptkit.inspect.inspection import Inspection
@@ -27,7 +29,8 @@ def run(options: InspectOptions, console: Console) -> dict[str, Any]:
     """Write the page and its sidecar, print a summary, and return what --json prints."""
     page, sidecar = options.out, options.out.with_suffix(SUFFIX)
     _refuse_files(page, sidecar, overwrite=options.overwrite)
-    model = readable_model(options.model, console) if options.model else newest_model(console)
+    weights = {} if options.checkpoints is None else _weights(options, console)
+    model = str(weights[max(weights)]) if weights else _model(options, console)
     directory = model_directory(model)
     sizes = sizes_in(directory)
     head = None if options.head is None else _parsed_head(options.head, sizes)
@@ -35,12 +38,17 @@ def run(options: InspectOptions, console: Console) -> dict[str, Any]:
     reading = read(directory, options.text, options.max_tokens, console.say)
     _warn(reading, console)
 
-    from gptkit.inspect.inspection import inspection_of  # imports torch, as do those below
+    from gptkit.inspect.inspection import Settings, inspection_of  # imports torch, as do those below
     from gptkit.inspect.page import write_page
     from gptkit.inspect.summary import print_summary
 
     name = model if model.startswith("hf:") else str(directory)
-    inspection = inspection_of(directory, reading, head=head, device=options.device, name=name)
+    settings = Settings(
+        head=head, weights=weights, knock_out=options.knock_out, live=options.live, device=options.device, name=name
+    )
+    inspection = inspection_of(directory, reading, settings, console.say)
+    if options.live and isinstance(inspection.live, str):
+        console.say(f"no live model in the page: {inspection.live}")
     with translate_os_errors("writing the page", fix="choose another --out"):
         write_sidecar(inspection, sidecar)
         try:
@@ -51,6 +59,30 @@ def run(options: InspectOptions, console: Console) -> dict[str, Any]:
     print_summary(inspection, console)
     console.result(f"page {page}, exact numbers {sidecar}")
     return {"page": page, "sidecar": sidecar, **facts(inspection), "max_error": max_error}
+
+
+def _model(options: InspectOptions, console: Console) -> str:
+    return readable_model(options.model, console) if options.model else newest_model(console)
+
+
+def _weights(options: InspectOptions, console: Console) -> dict[int, Path]:
+    """Return the weights along a pretrain run by step; UsageError for other runs, and for fewer than two steps."""
+    assert options.checkpoints is not None
+    where = f"--checkpoints {options.checkpoints}"
+    if options.model is not None:
+        message = "the model is the last of the run's checkpoints"
+        raise UsageError(message, where=f"{where} --model {options.model}", fix="leave --model out")
+    weights, notes = saved_weights(options.checkpoints)
+    for note in notes:
+        console.warn(note)
+    for directory in weights.values():
+        require_described(directory, str(directory))
+        if Head.of(directory).format is not None:
+            raise UsageError("a film of training is for language models", where=where, fix="pass a pretrain run")
+    if len(weights) < 2:
+        fix = "set the recipe key `snapshots` for the next run"
+        raise UsageError("the run kept the weights of one step only", where=where, fix=fix)
+    return weights
 
 
 def facts(inspection: Inspection) -> dict[str, Any]:

@@ -29,5 +29,13 @@ class InspectOptions(ReadingOptions):
     head: str | None = option(
         None, "The head to work through by hand: layer.head, from 0 [default: the clearest].", metavar="L.H"
     )
+    knock_out: bool | None = option(
+        None,
+        "Compute the loss without each head, attention and MLP [default: if two cores take at most 5 s].",
+    )
     max_tokens: int = option(128, "Show at most this many tokens; the page grows with their square.", minimum=8)
+    checkpoints: Path | None = option(
+        None, "Show how the weights of this pretrain run came to read the text; the model is the run's.", metavar="RUN"
+    )
+    live: bool = option(True, "Let a small model run inside the page, on any text.")
     device: DeviceName = option("auto", "Device; auto = a GPU if there is one.", panel="Speed")

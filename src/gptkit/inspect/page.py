@@ -1,7 +1,6 @@
 """The HTML page of an inspection: one file that a browser opens from the disk and that fetches nothing.
 
-The numbers travel as base64 in a block of JSON; the scripts beside this file draw them. A content-security policy
-allows these scripts and this style sheet by their hashes and nothing else, so that no text can become code.
+The numbers travel as base64 in a block of JSON; the scripts beside this file draw them.
 
 Attention takes most of the room, and so is rounded to 8 bits: in each row of a lower triangle, an exact weight w is
 stored as q = round(sqrt(-ln(w) / scale)), the scale being that of the row's smallest weight. The page computes the
@@ -12,25 +11,28 @@ weights are large.
 from __future__ import annotations
 
 import base64
-import hashlib
 from dataclasses import fields
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
 
 from gptkit.inspect.attention import Attention
-from gptkit.inspect.head_types import HEAD_TYPES
+from gptkit.inspect.head_types import HEAD_TYPES, NAMED_FROM
 from gptkit.inspect.inspection import Inspection
+from gptkit.inspect.knock_out import KnockOut
+from gptkit.inspect.learning import Learning
+from gptkit.report.page import SHARED, page_text
 from gptkit.system import files
 from gptkit.system.terminal import safe_text
-from gptkit.system.writing import json_text
 from gptkit.text.tokenizers.shown import visible
 
 FILES = Path(__file__).with_name("html")
-VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js")
-SCRIPTS = ("data.js", "elements.js", "charts.js", "state.js", *VIEWS, "start.js")
+FIRST_VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js")
+VIEWS = (*FIRST_VIEWS, "knock_out.js", "fine_tuned.js", "learning.js", "live.js")
+LIVE = ("live_model.js", "live_tokenizer.js", "live_inspection.js")
+SHARED_SCRIPTS = ("elements.js", "charts.js")
+SCRIPTS = ("data.js", *SHARED_SCRIPTS, "state.js", *LIVE, *VIEWS, "start.js")
 STYLE = "page.css"
 LEVELS = 255
 Array = np.ndarray[Any, Any]
@@ -52,10 +54,11 @@ def rounded_attention(attention: Attention) -> dict[str, Array]:
     log_sum = (top + np.log(np.exp(scores - top).sum(-1, keepdims=True)))[..., 0]  # (layer, head, query)
     surprise = np.maximum(log_sum[..., rows] - scores[..., rows, columns], 0)  # -ln(weight)
     firsts = np.flatnonzero(columns == 0)
-    scale = np.maximum.reduceat(surprise, firsts, axis=-1) / LEVELS**2  # (layer, head, query)
+    widest = np.maximum.reduceat(surprise, firsts, axis=-1)  # (layer, head, query)
+    scale = (widest / LEVELS**2).astype(np.float16).astype(np.float32)  # as it is stored, so that the codes fit it
     steps = np.divide(surprise, scale[..., rows], out=np.zeros_like(surprise), where=scale[..., rows] > 0)
     codes = np.rint(np.sqrt(steps)).clip(0, LEVELS).astype(np.uint8)
-    return {"codes": codes, "scale": scale.astype(np.float32), "log_sum": log_sum.astype(np.float32)}
+    return {"codes": codes, "scale": scale, "log_sum": log_sum.astype(np.float32)}
 
 
 def largest_error(attention: Attention, rounded: dict[str, Array]) -> float:
@@ -66,34 +69,14 @@ def largest_error(attention: Attention, rounded: dict[str, Array]) -> float:
 
 def page_of(inspection: Inspection, rounded: dict[str, Array], error: float) -> str:
     """Return the whole page."""
-    scripts = [(FILES / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    style = (FILES / STYLE).read_text(encoding="utf-8")
-    page = Template((FILES / "page.html").read_text(encoding="utf-8"))
-    return page.substitute(
-        policy=_policy(scripts, style),
-        style=style,
-        data=_harmless(json_text(_contents(inspection, rounded, error), separators=(",", ":"))),
-        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
-    )
-
-
-def _policy(scripts: list[str], style: str) -> str:
-    allowed = " ".join(map(_hash, scripts))
-    return f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
-
-
-def _hash(source: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
-
-
-def _harmless(json: str) -> str:
-    """Return JSON in which no text can end the element that holds it."""
-    return json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    scripts = [(SHARED if name in SHARED_SCRIPTS else FILES) / name for name in SCRIPTS]
+    return page_text("gptkit inspect", scripts, [SHARED / STYLE], _contents(inspection, rounded, error))
 
 
 def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -> dict[str, object]:
     """Return what data.js reads, part by part as in `Inspection`."""
-    tokens, hand, path, answer = inspection.tokens, inspection.hand, inspection.path, inspection.answer
+    tokens, hand, path = inspection.tokens, inspection.hand, inspection.path
+    answer, tuned = inspection.answer, inspection.fine_tuned
     return {
         "model": inspection.model,
         "family": inspection.family,
@@ -105,18 +88,60 @@ def _contents(inspection: Inspection, rounded: dict[str, Array], error: float) -
             "token_embedding": _packed(tokens.token_embedding, "f2"),
             "position_embedding": _packed(tokens.position_embedding, "f2"),
         },
-        "attention": {"error": error, **{name: _packed(array) for name, array in rounded.items()}},
+        "attention": {
+            "error": error,
+            "codes": _packed(rounded["codes"]),
+            "scale": _packed(rounded["scale"], "f2"),
+            "log_sum": _packed(rounded["log_sum"]),
+        },
         "heads": {
             "types": HEAD_TYPES,
+            "named_from": NAMED_FROM,
             "scores": _packed(inspection.heads.scores),
             "named": [[head.layer, head.head, head.type, round(head.score, 4)] for head in inspection.heads.names()],
         },
         "hand": {"layer": hand.layer, "head": hand.head, **_arrays(hand, left_out="written")},
         "path": {"sites": path.sites, **_arrays(path, left_out="residual")},
-        "lens": _arrays(inspection.lens),
+        "lens": _arrays(inspection.lens) | {"top_probabilities": _packed(inspection.lens.top_probabilities, "f2")},
         "shares": _arrays(inspection.shares),
         "loss": _arrays(inspection.loss),
+        "knock_out_seconds": inspection.knock_out_seconds,
+        "knock_out": _knock_out(inspection.knock_out),
+        "answer_knock_out": _knock_out(inspection.answer_knock_out),
+        "fine_tuned": tuned and {**_arrays(tuned), "names": tuned.names},
+        "learning": _learning(inspection.learning),
+        "live": _live(inspection),
         "answer": answer and [*zip(answer.labels, answer.probabilities.tolist(), strict=True)],
+    }
+
+
+def _knock_out(found: KnockOut | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    return {
+        "whole": _packed(found.whole),
+        "changes": _packed(found.changes, "f2"),
+        "totals": _packed(found.totals),
+    }
+
+
+def _learning(learning: Learning | None) -> dict[str, object] | None:
+    return learning and {**_arrays(learning), "samples": [safe_text(sample) for sample in learning.samples]}
+
+
+def _live(inspection: Inspection) -> dict[str, object]:
+    live = inspection.live
+    if isinstance(live, str):
+        return {"obstacle": live}
+    return {
+        "text": inspection.fields[0][1],
+        "config": live.config,
+        "matrices": {
+            name: {"codes": _packed(codes, "i1"), "scale": _packed(scale)}
+            for name, (codes, scale) in live.matrices.items()
+        },
+        "vectors": {name: _packed(vector) for name, vector in live.vectors.items()},
+        "tokenizer": live.tokenizer,
     }
 
 
@@ -126,9 +151,10 @@ def _arrays(part: Any, left_out: str = "") -> dict[str, object]:
 
 
 def _packed(array: Array, kind: str | None = None) -> dict[str, object]:
-    """Return an array's shape, its type (i4, u1, f2, f4) and its little-endian bytes in base64."""
+    """Return an array's shape, its type (i4, i1, u2, u1, f2, f4) and its little-endian bytes in base64."""
     given = np.asarray(array)
     if kind is None:
-        kind = "u1" if given.dtype == np.uint8 else "i4" if given.dtype.kind in "iu" else "f4"
+        is_short = given.dtype.kind in "iu" and given.min() >= 0 and given.max() < 2**16
+        kind = "u1" if given.dtype == np.uint8 else "u2" if is_short else "i4" if given.dtype.kind in "iu" else "f4"
     data = np.ascontiguousarray(given, dtype=f"<{kind}").tobytes()
     return {"shape": list(given.shape), "type": kind, "data": base64.b64encode(data).decode()}

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from gptkit.console import Console
 from gptkit.inspect.head_types import HEAD_TYPES, NAMED_FROM
 from gptkit.inspect.inspection import Inspection
+from gptkit.inspect.knock_out import KnockOut
 from gptkit.text.tokenizers.shown import visible
 
 EXPECTED, UNLIKELY = 0.5, 0.1  # probabilities from which a token is green, and below which it is red
 ROWS = 8  # of the text's last tokens shown of the head
 MOST = 3  # keys and candidates in a row
+PARTS = 10  # of the model, whose loss matters most
 
 
 def print_summary(inspection: Inspection, console: Console) -> None:
@@ -25,9 +27,15 @@ def print_summary(inspection: Inspection, console: Console) -> None:
     _print_tokens(inspection, console)
     _print_heads(inspection, console)
     _print_lens(inspection, console)
+    if inspection.knock_out:
+        _print_knock_out(inspection.knock_out, inspection, console)
     if answer := inspection.answer:
         rows = [(label, f"{value:.4f}") for label, value in zip(answer.labels, answer.probabilities, strict=True)]
         console.table("the model's answer", ("label", "value" if answer.is_score else "probability"), rows)
+    if inspection.answer_knock_out:
+        own = inspection.answer_knock_out
+        losses = [(own.name(*part), f"{own.losses[part]:.4f}", f"{own.changes[part]:+.4f}") for part in own.most(PARTS)]
+        console.table("loss of the model's own answer, with a part set to zero", ("without", "loss", "change"), losses)
 
 
 def _print_tokens(inspection: Inspection, console: Console) -> None:
@@ -69,6 +77,17 @@ def _print_lens(inspection: Inspection, console: Console) -> None:
         rows.append((place, "  ".join(top), int(rank), f"{kl:.3f}"))
     columns = ("after", "most likely next", f"rank of '{last}'", "KL, nats")
     console.table("logit lens after the last token", columns, rows)
+
+
+def _print_knock_out(found: KnockOut, inspection: Inspection, console: Console) -> None:
+    """Print without which parts the loss of the text changes most, and at which token."""
+    total, rows = inspection.loss.total, []
+    for part in found.most(PARTS):
+        changes, change = found.changes[part], found.totals[part]
+        at = int(np.abs(changes[:-1]).argmax()) + 1
+        token = f"{visible(inspection.tokens.pieces[at])} ({at}) {changes[at - 1]:+.2f}"
+        rows.append((found.name(*part), f"{total + change:.2f}", f"{change:+.2f}", token))
+    console.table("loss of the text in nats, with a part set to zero", ("without", "loss", "change", "most at"), rows)
 
 
 def _candidates(ids: NDArray[Any], probabilities: Sequence[float], vocabulary: Mapping[int, str]) -> Iterator[str]:

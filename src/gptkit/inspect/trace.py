@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTBlock, GPTForCausalLM
 
 
@@ -70,7 +71,7 @@ def trace(model: GPTForCausalLM, ids: Sequence[int]) -> Trace:
     )
 
 
-def blocks_of(model: GPTForCausalLM) -> list[GPTBlock]:
+def blocks_of(model: GPTForCausalLM | GPTDoubleHeadsModel) -> list[GPTBlock]:
     return cast("list[GPTBlock]", list(model.transformer.h))
 
 

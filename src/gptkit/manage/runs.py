@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.console import Console
-from gptkit.errors import GptkitError, InputError, UsageError
+from gptkit.errors import GptkitError, UsageError
 from gptkit.manage.options import RunsListOptions, RunsShowOptions
 from gptkit.manage.run_rows import (
     Row,
@@ -30,10 +30,10 @@ from gptkit.recipes import CONFIG
 from gptkit.report.text import duration, figure, on_one_line, size
 from gptkit.system import run_layout
 from gptkit.system.files import size_of
-from gptkit.system.run_layout import CHECKPOINTS, METRICS, MODEL, RESULT, RUNS, SNAPSHOTS, all_steps, step_of
+from gptkit.system.run_layout import CHECKPOINTS, METRICS, RESULT, RUNS, SNAPSHOTS, all_steps, step_of
 from gptkit.training.metrics import read_rows
+from gptkit.training.saved_weights import saved_weights
 
-SAMPLE_TOKENS, SAMPLE_TOP_K = 40, 40
 BARS, MOST_BARS = "▁▂▃▄▅▆▇█", 24
 MOST_REASONS = 5
 PICTURES = ("loss.png", "zero-shot.png")
@@ -229,17 +229,10 @@ def _losses(path: Path) -> dict[str, str]:
 
 def _samples(path: Path, row: Row, console: Console) -> Iterator[Row]:
     """Yield a text of each step whose weights the run kept: same seed, no prompt."""
-    from gptkit.decoding.engines import choose_engine
-    from gptkit.decoding.text_model import TextModel
-    from gptkit.decoding.text_options import TextModelOptions
+    from gptkit.decoding.text_model import first_sample
 
     for step, folder in _weights(path, row, console).items():
-        options = TextModelOptions(max_new_tokens=SAMPLE_TOKENS, top_k=SAMPLE_TOP_K)
-        model = TextModel(folder, options, choose_engine(folder, options, tokens=SAMPLE_TOKENS, say=console.say))
-        generation = model.generate([model.read(None, options)], [0], options, live=False)
-        for _ in generation:
-            pass
-        yield {"step": step, "path": str(folder), **model.facts(generation.drafts[0])}
+        yield {"step": step, "path": str(folder), **first_sample(folder, console.say)}
 
 
 def _weights(path: Path, row: Row, console: Console) -> dict[int, Path]:
@@ -248,17 +241,7 @@ def _weights(path: Path, row: Row, console: Console) -> dict[int, Path]:
         what = "a run of gptkit finetune" if row["command"] == "finetune" else "not a pretrain run"
         fix = "gptkit eval scores a classifier" if row["command"] == "finetune" else "choose another run"
         raise UsageError(f"samples are for language models, but this is {what}", where=str(path), fix=fix)
-    saved: dict[int, Path] = {}
-    for folder in filter(run_layout.is_committed, [*all_steps(path / CHECKPOINTS), *all_steps(path / SNAPSHOTS)]):
-        if reason := run_layout.defect(folder, files=run_layout.WEIGHTS):
-            console.warn(f"{folder} is skipped: {reason}")
-        else:
-            saved[step_of(folder)] = folder
-    if row["state"] == "finished" and isinstance(row["step"], int):
-        saved[row["step"]] = path / MODEL
-    if not saved:
-        fix = "wait for its first checkpoint, or set the recipe key `snapshots` for the next run"
-        raise InputError("the run has no saved weights to sample from", where=str(path), fix=fix)
-    if len(saved) == 1:
-        console.say(f"only the weights of step {min(saved):,} were kept; the recipe key `snapshots` keeps more")
-    return dict(sorted(saved.items()))
+    saved, notes = saved_weights(path)
+    for note in notes:
+        console.warn(note)
+    return saved

@@ -1,7 +1,7 @@
 "use strict";
 // The numbers of the page: every array of the data block becomes {shape, values, at(i, j, ...), row(i, j, ...)}.
 
-const TYPES = { u1: Uint8Array, i4: Int32Array, f4: Float32Array, f2: Uint16Array };
+const TYPES = { u1: Uint8Array, i1: Int8Array, u2: Uint16Array, i4: Int32Array, f4: Float32Array, f2: Uint16Array };
 
 function halfToNumber(bits) {
   const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
@@ -13,7 +13,10 @@ function unpack({ shape, type, data }) {
   const text = atob(data), bytes = new Uint8Array(text.length);
   for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
   const stored = new TYPES[type](bytes.buffer);
-  const values = type === "f2" ? Float32Array.from(stored, halfToNumber) : stored;
+  return arrayOf(shape, type === "f2" ? Float32Array.from(stored, halfToNumber) : stored);
+}
+
+function arrayOf(shape, values) {
   const start = (indices) => shape.reduce((sum, size, axis) => sum * size + (indices[axis] ?? 0), 0);
   return {
     shape,
@@ -29,11 +32,16 @@ function unpackAll(part) {
   return Object.fromEntries(Object.entries(part).map(([name, inner]) => [name, unpackAll(inner)]));
 }
 
-const data = unpackAll(JSON.parse(document.getElementById("data").textContent));
+let data, LENGTH, LAST; // LAST: the last position, what follows it is unknown
 
-const LENGTH = data.tokens.pieces.length;
+function setData(given) {
+  data = given;
+  LENGTH = data.tokens.pieces.length;
+  LAST = LENGTH - 1;
+}
+
+setData(unpackAll(JSON.parse(document.getElementById("data").textContent)));
 const [LAYERS, HEADS] = data.heads.scores.shape;
-const LAST = LENGTH - 1; // the last position: what follows it is unknown
 
 const piece = (id) => data.vocabulary[id] ?? `#${id}`;
 const target = (position) => piece(data.loss.targets.at(position));

@@ -41,7 +41,8 @@ view({
 const lensRow = (row) => (row === 0 ? "embeddings" : `layer ${row - 1}`);
 
 // The most likely token by layer and position, around the chosen token; ✓ where it is the true next token.
-function lensGrid(token, layer, width) {
+const ownLens = { ids: (row, position) => data.lens.top_ids.at(row, position, 0), shares: (row, position) => data.lens.top_probabilities.at(row, position, 0) };
+function lensGrid(token, layer, width, { ids, shares } = ownLens) {
   const shown = Math.min(LENGTH, Math.max(3, Math.min(11, Math.floor((width - 90) / 96))));
   const start = Math.min(Math.max(token - Math.floor(shown / 2), 0), LENGTH - shown);
   const positions = Array.from({ length: shown }, (_, index) => start + index);
@@ -49,7 +50,7 @@ function lensGrid(token, layer, width) {
     element("th", { scope: "col", "aria-current": position === token && "true" }, word(data.tokens.pieces[position]))));
   const rows = Array.from({ length: LAYERS + 1 }, (_, row) => element("tr", {}, element("th", { scope: "row" }, lensRow(row)),
     positions.map((position) => {
-      const id = data.lens.top_ids.at(row, position, 0), share = data.lens.top_probabilities.at(row, position, 0);
+      const id = ids(row, position), share = shares(row, position);
       const isTrue = id === data.loss.targets.at(position) && position < LAST;
       const cell = element("td", {
         "aria-current": position === token && row === layer + 1 && "true",

@@ -25,7 +25,6 @@ view({
       }
       return [...parts, { name: "biases", share: bias.at(at) }];
     }
-    const signed = (value) => (value < 0 ? "" : "+") + number(value);
     const line = (scale, now) => ({ name, share, layer, head, kind }) => ({
       cells: [name, bar(share, scale, signed(share), true)],
       kind,

@@ -6,7 +6,7 @@ function buildHead() {
   const mean = LAST ? total / LAST : 0;
   const order = data.family === "GPT-1" ? "layer norms after each sublayer" : "layer norms before each sublayer";
   document.title = `Inside ${data.model} - gptkit inspect`;
-  document.getElementById("head").append(...[
+  document.getElementById("head").replaceChildren(...[
     element("h1", {}, "Inside ", element("bdi", {}, data.model)),
     element("p", { class: "facts" },
       `${data.family} (${order}) · ${plural(LAYERS, "layer")} × ${plural(HEADS, "head")} · ${plural(LENGTH, "token")}`
@@ -48,7 +48,7 @@ function buildBar() {
   });
   const strip = element("div", { class: "strip", role: "group", "aria-label": "Tokens; bars show their surprisal", "data-arrows": "token" }, tokens);
   const where = element("p", { class: "where", "aria-live": "polite" });
-  document.getElementById("nav").append(element("div", { class: "links" }, links), strip, where);
+  document.getElementById("nav").replaceChildren(element("div", { class: "links" }, links), strip, where);
   let before = 0;
   updates.push(({ token, layer, head, view: id }) => {
     tokens[before].removeAttribute("aria-current");
@@ -66,12 +66,35 @@ function buildBar() {
 }
 
 function buildViews() {
-  views.forEach(({ id, title, lead, build }, index) => {
-    const body = element("section", { id, "aria-labelledby": `${id}-title` },
-      element("h2", { id: `${id}-title` }, element("span", { class: "count" }, String(index + 1)), title), element("p", { class: "lead" }, lead));
-    document.getElementById("views").append(body);
-    updates.push(build(body));
+  views.forEach((view) => {
+    if (!view.isKept || !document.getElementById(view.id)) buildView(view);
+    updates.push((now) => view.update(now));
   });
+}
+
+function buildView(view) {
+  const { id, title, lead, build } = view, before = document.getElementById(id);
+  const body = element("section", { id, "aria-labelledby": `${id}-title` },
+    element("h2", { id: `${id}-title` }, element("span", { class: "count" }, String(views.indexOf(view) + 1)), title), element("p", { class: "lead" }, lead));
+  before ? before.replaceWith(body) : document.getElementById("views").append(body);
+  view.update = build(body);
+}
+
+function rebuildView(id) {
+  buildView(views.find((view) => view.id === id));
+  select({});
+}
+
+// Builds everything anew for other numbers.
+function rebuild(given) {
+  setData(given);
+  updates.length = 0;
+  keepFocus(() => {
+    buildHead();
+    buildBar();
+    buildViews();
+  });
+  select({ token: state.token, key: state.key }); // the text may be shorter now
 }
 
 buildHead();

@@ -18,6 +18,7 @@ const number = (value, digits = 3) => {
   const text = value.toFixed(digits);
   return Number(text) === 0 ? text.replace("-", "") : text; // no -0.000
 };
+const signed = (value, digits = 3) => (value < 0 ? "" : "+") + number(value, digits);
 const percent = (share) => (share < 0.0005 ? "<0.1%" : `${number(100 * share, share < 0.0995 ? 1 : 0)}%`);
 const probability = (share) => (share >= 0.0001 || share === 0 ? number(share, 4) : share.toExponential(1));
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
