@@ -320,7 +320,7 @@ def test_transformers_holds_16_bit_weights_in_16_bits(tmp_path: Path) -> None:
     tokenizer = trained()
     model = small(len(tokenizer)).to(torch.bfloat16)
     folder, _ = written(model, tokenizer, tmp_path / "out", "bf16")
-    peer: Any = format.in_its_own_code(folder)
+    peer: Any = format.open_source(folder, GPTForCausalLM, False)
     ids = ids_of(tokenizer)[:48]
     assert np.abs(peer.logits(ids) - own_peer(model, tokenizer).logits(ids)).max() < 1e-4
     assert {parameter.dtype for parameter in peer._model.transformer.h.parameters()} == {torch.bfloat16}

@@ -154,7 +154,7 @@ def _inspection(
     occurring = [ids, loss.targets, loss.top_ids, lens.top_ids]
     occurring += [learning.top_ids] if learning else []
     occurring += [answered[1].ids] if answered[1] else []
-    occurring_ids = np.unique(np.concatenate([*map(np.ravel, occurring)]))
+    occurring_ids = np.unique(np.concatenate([np.ravel(part) for part in occurring]))
     vocabulary = {id: reading.piece(id) for id in occurring_ids[occurring_ids >= 0].tolist()}
     return Inspection(
         model=str(settings.name),

@@ -126,7 +126,9 @@ def _knock_out(found: KnockOut | None) -> dict[str, object] | None:
 
 
 def _learning(learning: Learning | None) -> dict[str, object] | None:
-    return learning and {**_arrays(learning), "samples": [safe_text(sample) for sample in learning.samples]}
+    if learning is None:
+        return None
+    return {**_arrays(learning), "samples": [safe_text(sample) for sample in learning.samples]}
 
 
 def _live(inspection: Inspection) -> dict[str, object]:
