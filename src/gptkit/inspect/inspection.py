@@ -151,11 +151,14 @@ def _inspection(
         learning_of(settings.weights, ids, loss.targets, excluded, model.device, say) if settings.weights else None
     )
     embeddings = (traced.token_embedding.cpu().numpy(), traced.position_embedding.cpu().numpy())
-    occurring = [ids, loss.targets, loss.top_ids, lens.top_ids]
-    occurring += [learning.top_ids] if learning else []
-    occurring += [answered[1].ids] if answered[1] else []
-    occurring_ids = np.unique(np.concatenate([np.ravel(part) for part in occurring]))
-    vocabulary = {id: reading.piece(id) for id in occurring_ids[occurring_ids >= 0].tolist()}
+    answer, tuned = answered
+    occurring = [np.array(ids), loss.targets, loss.top_ids, lens.top_ids]
+    if learning is not None:
+        occurring.append(learning.top_ids)
+    if tuned is not None:
+        occurring.append(tuned.ids[tuned.ids >= 0])
+    every = np.unique(np.concatenate([part.ravel() for part in occurring]))
+    vocabulary = {id: reading.piece(id) for id in every.tolist()}
     return Inspection(
         model=str(settings.name),
         family="GPT-2" if model.config.pre_norm else "GPT-1",
@@ -169,8 +172,8 @@ def _inspection(
         lens=lens,
         shares=shares_of(model, traced, logits, targets),
         loss=loss,
-        answer=answered[0],
-        fine_tuned=answered[1],
+        answer=answer,
+        fine_tuned=tuned,
         learning=learning,
         live=_live(model, reading) if settings.live else "it was left out",
         knock_out_seconds=seconds_of(model, len(ids), 0 if reading.asked is None else len(reading.asked.encoded.ids)),

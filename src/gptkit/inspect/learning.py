@@ -49,10 +49,10 @@ def learning_of(
         assert isinstance(model, GPTForCausalLM)
         traced = trace(model, ids)
         logits = model.lm_head(traced.final).float()  # (position, vocab)
-        nll = -F.log_softmax(logits, dim=-1).gather(-1, wanted[:, None]).squeeze(-1)
+        losses = F.cross_entropy(logits, wanted, reduction="none")
         lens = lens_of(model, traced, logits, wanted)
         types = head_types_of(model, excluded).scores
-        rows.append((nll.cpu().numpy(), lens.top_ids[..., 0], lens.top_probabilities[..., 0], types))
+        rows.append((losses.cpu().numpy(), lens.top_ids[..., 0], lens.top_probabilities[..., 0], types))
     nll, top_ids, top_probabilities, heads = (np.stack(column) for column in zip(*rows, strict=True))
     samples = tuple(str(first_sample(directory)["text"]) for directory in weights.values())
     return Learning(np.array([*weights]), nll, top_ids, top_probabilities, heads, samples)
