@@ -19,6 +19,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # threads of several workers on a
     threads = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
+CHROMIUM = Path("/usr/bin/chromium")
 TABLE = Path(__file__).parents[1] / "benchmarks" / "faults.md"
 FIGURES = pytest.StashKey[list[Figure]]()
 FIRST = pytest.StashKey[int]()  # of a test's figures
@@ -99,6 +100,18 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("GPTKIT_TEST_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"no {CHROMIUM}: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses root's
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=sandbox)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

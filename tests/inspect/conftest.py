@@ -1,8 +1,7 @@
-"""A browser for the tests of the page."""
+"""Pages in a browser."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,7 @@ import pytest
 from gptkit.inspect.inspection import Inspection
 from gptkit.inspect.page import write_page
 
-CHROMIUM = Path("/usr/bin/chromium")
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"no {CHROMIUM}: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses root's
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=str(CHROMIUM), args=sandbox)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
