@@ -30,7 +30,7 @@ from gptkit.text.tokenizers.shown import visible
 FILES = Path(__file__).with_name("html")
 FIRST_VIEWS = ("tokens.js", "attention.js", "by_hand.js", "path.js", "shares.js", "loss.js")
 VIEWS = (*FIRST_VIEWS, "knock_out.js", "fine_tuned.js", "learning.js", "live.js")
-LIVE = ("live_model.js", "live_tokenizer.js", "live_inspection.js")
+LIVE = ("live_model.js", "live_tokenizer.js", "live_inspection.js", "live_predictions.js")
 SHARED_SCRIPTS = ("elements.js", "charts.js")
 SCRIPTS = ("data.js", *SHARED_SCRIPTS, "state.js", *LIVE, *VIEWS, "start.js")
 STYLE = "page.css"
