@@ -130,8 +130,7 @@ FORMATS = {  # in the order in which a source is matched
 EXPORTS = {name: row.writes for name, row in FORMATS.items() if row.writes is not None}
 _EXPORTS = ", or ".join(f"{name} = {what}" if what else name for name, what in EXPORTS.items())
 EXPORTS_HELP = f"Format to write: {_EXPORTS}."
-*_OTHERS, _LAST = [row.reads for row in FORMATS.values() if row.reads]
-READS = f"{', '.join(_OTHERS)}, and {_LAST}"
+READS = ", ".join(row.reads for row in FORMATS.values() if row.reads)
 DTYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "int8")
 if TYPE_CHECKING:
     ExportName = str
