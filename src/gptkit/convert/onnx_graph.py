@@ -11,13 +11,12 @@ length), for multiple-choice (batch, choice, length). It returns logits (batch, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import onnx_ir
 import torch
-from numpy.typing import NDArray
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
@@ -32,7 +31,6 @@ PAST, PRESENT = "past_key_values", "present"
 PREFIX = "model."  # of the names of weights, from the attribute of the two graphs
 # Sizes of the example inputs: any but 0 and 1, which would be taken as constants.
 BATCH, CHOICES, LENGTH, CACHED = 2, 4, 5, 3
-ROWS = 4096  # of a matrix, converted at a time
 
 
 class Matrix(nn.Module):
@@ -170,34 +168,20 @@ def _classifier(config: GPTConfig) -> dict[str, Any]:
     }
 
 
-class Streamed(onnx_ir.LazyTensor):
-    """A tensor that is converted a few rows at a time as it is written."""
-
-    def __init__(self, rows: Tensor, convert: Callable[[Tensor], NDArray[Any]], like: onnx_ir.Value, name: str) -> None:
-        assert like.dtype is not None
-        assert like.shape is not None
-        super().__init__(lambda: onnx_ir.tensor(convert(rows)), like.dtype, like.shape, name=name)
-        self._rows, self._convert = rows, convert
-
-    def tofile(self, file: Any) -> None:
-        for piece in self._rows.split(ROWS):
-            file.write(self._convert(piece).tobytes())
-
-
 def graph_of(model: GPTPreTrainedModel, state: State, dtype: str) -> onnx_ir.Model:
     """Return the graph of a model whose weights are in `state`, from which each is converted when it is read."""
     program, transposed = _traced(model, TORCH[dtype]), set(_linear_layers(model))
 
+    def stored(name: str) -> onnx_ir.TensorProtocol:
+        tensor = state[name].mT if name.removesuffix(".weight") in transposed else state[name]
+        return onnx_ir.tensor(cast(name, tensor, dtype).contiguous().numpy())
+
     for name, value in program.model.graph.initializers.items():
         if name.startswith(PREFIX):
-            own = name.removeprefix(PREFIX)
-            rows = state[own].mT if own.removesuffix(".weight") in transposed else state[own]
-            convert = partial(_converted, own, dtype=dtype)
-            value.const_value = Streamed(rows, convert, value, name)
+            assert value.dtype is not None
+            assert value.shape is not None
+            read = partial(stored, name.removeprefix(PREFIX))
+            value.const_value = onnx_ir.LazyTensor(read, value.dtype, value.shape, name=name)
     program.optimize()  # not before, as it computes with small weights and merges equal ones
     ClearMetadataAndDocStringPass()(program.model)  # which names files of this machine
     return program.model
-
-
-def _converted(name: str, tensor: Tensor, dtype: str) -> NDArray[Any]:
-    return cast(name, tensor, dtype).contiguous().numpy()
