@@ -92,16 +92,19 @@ def _card(model: GPTPreTrainedModel, has_tokenizer: bool) -> str:
         "    dtype = np.float16 if 'float16' in past.type else np.float32",
         "    inputs[past.name] = np.zeros((len(texts), past.shape[1], 0, past.shape[3]), dtype)",
         "logits, *present = session.run(None, inputs)",
-        "last = inputs['attention_mask'].sum(1) - 1",
-        "following = logits[np.arange(len(texts)), last].argmax(-1)  # to go on, pass it with present as the past",
-        "print(tokenizer.decode_batch(following[:, None]))",
     ]
     kind, notes = "text-generation", [f"It reads at most {config.n_positions:,} tokens."]
     if not has_tokenizer:
         notes += ["There is no tokenizer.json here: copy the one that the model was trained with."]
-    if config.format is not None:
+    if config.format is None:
+        code += [
+            "last = inputs['attention_mask'].sum(1) - 1",
+            "following = logits[np.arange(len(texts)), last].argmax(-1)  # to go on, pass it with present as the past",
+            "print(tokenizer.decode_batch(following[:, None]))",
+        ]
+    else:
         labels = [str(label) for label in (config.id2label or {}).values()]
-        kind, code = "text-classification", [line for line in code[:-3] if "past" not in line]
+        kind, code = "text-classification", [line for line in code if "past" not in line]
         code += [f"print([{labels}[best] for best in logits.argmax(-1)])"] if len(labels) > 1 else ["print(logits)"]
         start, delimiter, extract = (getattr(config, name) for name in MARKER_FIELDS)
         notes += [f"Start, delimiter and extract tokens are {start}, {delimiter} and {extract}."]

@@ -11,7 +11,6 @@ const joined = (parts) => {
   return all;
 };
 const column = (values, ...shape) => arrayOf(shape.length ? shape : [values.length], Float32Array.from(values));
-const upTo = (count) => Array.from({ length: count }, (_, index) => index);
 
 function inspectionOf(model, tokenizer, rows, text, whole) {
   const ids = rows.map(({ id }) => id), length = rows.length, width = model.n_embd;

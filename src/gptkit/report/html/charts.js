@@ -63,8 +63,7 @@ function barChart({ width, values, current, name, crosses = [], rows = [], choos
       chart.append(svg("rect", { ...attributes, class: `column${value < 0 ? " below" : ""}${index === current ? " current" : ""}` }));
       crosses[index]?.forEach((cut, row) => {
         if (!cut) return;
-        const size = Math.min(4, step * 0.35), cx = x + step / 2, cy = height - bottom + 16 + 18 * row;
-        chart.append(svg("path", { d: `M${cx - size} ${cy - size}l${2 * size} ${2 * size}m0 ${-2 * size}l${-2 * size} ${2 * size}`, class: "cross" }));
+        chart.append(markAt("cross", x + step / 2, height - bottom + 16 + 18 * row, Math.min(4, step * 0.35)));
       });
       chart.append(svg("rect", { x, y: 0, width: step, height, class: "target", "data-token": index, onclick: () => choose(index) }));
     }

@@ -22,6 +22,7 @@ const signed = (value, digits = 3) => (value < 0 ? "" : "+") + number(value, dig
 const percent = (share) => (share < 0.0005 ? "<0.1%" : `${number(100 * share, share < 0.0995 ? 1 : 0)}%`);
 const probability = (share) => (share >= 0.0001 || share === 0 ? number(share, 4) : share.toExponential(1));
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+const upTo = (count) => Array.from({ length: count }, (_, index) => index);
 
 const word = (text) => element("bdi", { class: "piece" }, text);
 const tokenName = (position) => [word(data.tokens.pieces[position]), ` (${position})`];
