@@ -89,6 +89,7 @@ def refuse_other_formats(path: Path) -> None:
 
 # --- config.json ---
 
+GPT, LSTM, MASKED = "gptkit", "gptkit-lstm", "gptkit-masked"  # our model types
 Activation = Literal["gelu_new", "gelu"]
 Format = Literal["classification", "entailment", "similarity", "multiple-choice"]
 
@@ -180,7 +181,7 @@ OWN_KEYS = frozenset(field.name for field in fields(GPTShape))
 
 def model_type(raw: Mapping[str, Any]) -> str:
     """Return the model type of a config.json, which is ours if it names none."""
-    return str(raw.get("model_type", "gptkit"))
+    return str(raw.get("model_type", GPT))
 
 
 def ids_outside(raw: Mapping[str, Any], vocab_size: Any) -> Iterator[tuple[str, int]]:
@@ -324,10 +325,7 @@ def tensor_shapes(shape: GPTShape, names: Collection[str], where: str) -> dict[s
 
     InputError if the tensor `names` of the weights have another number of layers, before listing an absurd n_layer.
     """
-    layers = len({match[1] for name in names if (match := LAYER.match(name))})
-    if layers != shape.n_layer:
-        message = f"n_layer is {shape.n_layer:,}, but the file has {layers:,} layers"
-        raise InputError(message, where=where, fix=MISFIT_FIX)
+    _require_layers(shape, names, where)
     width = shape.n_embd
     shapes: dict[str, tuple[int, ...]] = {
         "transformer.wte.weight": (shape.vocab_size, width),
@@ -347,3 +345,23 @@ def tensor_shapes(shape: GPTShape, names: Collection[str], where: str) -> dict[s
     if shape.pre_norm:
         shapes |= {"transformer.ln_f.weight": (width,), "transformer.ln_f.bias": (width,)}
     return shapes | {"lm_head.weight": (shape.vocab_size, width)}
+
+
+def lstm_tensor_shapes(shape: GPTShape, names: Collection[str], where: str) -> dict[str, tuple[int, ...]]:
+    """Return the same of LSTMForCausalLM's state dict; each of torch's matrices holds the four gates' rows."""
+    _require_layers(shape, names, where)
+    width, units = shape.n_embd, shape.inner_width
+    shapes: dict[str, tuple[int, ...]] = {"transformer.wte.weight": (shape.vocab_size, width)}
+    for layer in range(shape.n_layer):
+        columns_of = {"weight_ih": (units if layer else width,), "weight_hh": (units,), "bias_ih": (), "bias_hh": ()}
+        for name, columns in columns_of.items():
+            shapes[f"transformer.h.{layer}.lstm.{name}_l0"] = (4 * units, *columns)
+    shapes |= {"transformer.projection.weight": (width, units), "transformer.projection.bias": (width,)}
+    return shapes | {"lm_head.weight": (shape.vocab_size, width)}
+
+
+def _require_layers(shape: GPTShape, names: Collection[str], where: str) -> None:
+    layers = len({match[1] for name in names if (match := LAYER.match(name))})
+    if layers != shape.n_layer:
+        message = f"n_layer is {shape.n_layer:,}, but the file has {layers:,} layers"
+        raise InputError(message, where=where, fix=MISFIT_FIX)

@@ -164,6 +164,7 @@ def torch_model(directory: Path, options: TextModelOptions, precision: Precision
 
     from gptkit.decoding.quantization import quantize_model
     from gptkit.model.loading import load_model
+    from gptkit.model.model_types import CAUSAL
     from gptkit.system.processor import choose_device, refuse_emulated_bf16
 
     quantize = options.quantize
@@ -171,7 +172,7 @@ def torch_model(directory: Path, options: TextModelOptions, precision: Precision
     if quantize == "none":
         refuse_emulated_bf16(device.type, precision)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    model = load_model(directory, dtype=dtype if quantize == "none" else torch.float32)
+    model = load_model(directory, dtype=dtype if quantize == "none" else torch.float32, types=CAUSAL)
     model.to(device)  # type: ignore[arg-type]  # its wrapper in transformers loses `self`
     if quantize != "none":
         quantize_model(model, quantize, dtype)

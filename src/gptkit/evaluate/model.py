@@ -19,6 +19,7 @@ from gptkit.decoding.text_options import TextModelOptions, check_settings, promp
 from gptkit.evaluate.options import EvalOptions
 from gptkit.model.configuration_gpt import read_config
 from gptkit.model.loading import load_model, weights_sha256
+from gptkit.model.model_types import ANY, CAUSAL
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.protocols import Answer, Generated, GeneratedProtocol, Group, Items
@@ -90,7 +91,7 @@ class EvaluatedModel:
     @functools.cached_property
     def _scorer(self) -> Scorer:
         return Scorer(
-            load_model(self.directory).to(self.accelerator.device).eval(),
+            load_model(self.directory, types=CAUSAL).to(self.accelerator.device).eval(),
             device=self.accelerator.device,
             precision=self.options.precision,
             batch_size=self.options.batch_size,
@@ -114,7 +115,7 @@ class EvaluatedModel:
 
     @functools.cached_property
     def _head(self) -> GPTDoubleHeadsModel:
-        model = load_model(self.directory, head=GPTDoubleHeadsModel)
+        model = load_model(self.directory, head=GPTDoubleHeadsModel, types=ANY)
         model.to(self.accelerator.device).eval()
         return model
 

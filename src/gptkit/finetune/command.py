@@ -20,6 +20,7 @@ from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.study import VARIANTS, defined, over_seeds, study_result
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.loading import load_model
+from gptkit.model.model_types import ANY
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.recipes import CONFIG, read_recipe
 from gptkit.report.model_card import write_model, write_start
@@ -264,7 +265,7 @@ def _losses(lm_coef: float) -> dict[str, str]:
 
 def _tuned(model: str | Path, session: Session) -> GPTDoubleHeadsModel:
     """Return a fine-tuned model on the session's device."""
-    tuned = load_model(Path(model), head=GPTDoubleHeadsModel)
+    tuned = load_model(Path(model), head=GPTDoubleHeadsModel, types=ANY)
     tuned.to(session.accelerator.device)
     return tuned
 

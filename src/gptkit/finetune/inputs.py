@@ -14,8 +14,9 @@ from torch import Tensor
 from gptkit.console import Console
 from gptkit.finetune.check import predicted_splits, refuse_unusable, trainable_task, transferred_layers
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.model.configuration_gpt import GPTConfig, read_config
-from gptkit.model.loading import load_model, set_special_tokens, weights_sha256
+from gptkit.model.configuration_gpt import read_config
+from gptkit.model.loading import class_of, load_model, set_special_tokens, weights_sha256
+from gptkit.model.model_types import ANY
 from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files import LAYER, MARKER_FIELDS, model_directory
@@ -90,7 +91,7 @@ def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
         markers=marker_ids(directory, len(tokenizer)),
         classifier_dropout=options.classifier_dropout,
     )
-    pretrained = load_model(directory)
+    pretrained = load_model(directory, types=ANY)
     set_special_tokens(pretrained, tokenizer)
     transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises if it has fewer
     needed = list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
@@ -184,10 +185,10 @@ def add_task_head(
     n_layer, markers = model.config.n_layer, [head[name] for name in MARKER_FIELDS]
     kept = transferred_layers(transfer_layers, n_layer)
     entries = max(model.config.vocab_size, max(markers) + 1)
-    config = GPTConfig(**{**model.config.without_head().to_diff_dict(), "vocab_size": entries, **head})
+    config = type(model.config)(**{**model.config.without_head().to_diff_dict(), "vocab_size": entries, **head})
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
-        tuned = GPTDoubleHeadsModel(config)
+        tuned = class_of(config, GPTDoubleHeadsModel)(config)
         tuned.train(False)
         theirs = model.state_dict()
         for name, tensor in tuned.state_dict().items():

@@ -149,7 +149,7 @@ def plan_finetune(options: FinetuneOptions, inputs: Inputs, choices: Choices, se
         options = dataclasses.replace(options, snapshots=options.snapshots or 0)  # as several seeds have
     tuned, train, dev = inputs.model(options), inputs.train, inputs.dev
     with torch.device("meta"):
-        model = GPTDoubleHeadsModel(tuned.config)
+        model = type(tuned)(tuned.config)
     run = FinetuneRun(options, inputs, model, session.hardware)
     longest = train.padded(int(train.lengths.max()))
 

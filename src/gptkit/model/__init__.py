@@ -3,13 +3,17 @@
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from gptkit.model.configuration_gpt import GPTConfig
-from gptkit.model.modeling_gpt import GPTForCausalLM, GPTModel
+from gptkit.model.configuration_gpt import CONFIGS, GPTConfig
+from gptkit.model.model_types import CAUSAL, MODEL_TYPES
+from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.text.tokenizers.gpt1 import GPT1Tokenizer
 
-AutoConfig.register("gptkit", GPTConfig, exist_ok=True)
-AutoModel.register(GPTConfig, GPTModel, exist_ok=True)
-AutoModelForCausalLM.register(GPTConfig, GPTForCausalLM, exist_ok=True)
+for kind, config in CONFIGS.items():
+    language_model = MODEL_TYPES[kind].language_model
+    AutoConfig.register(kind, config, exist_ok=True)
+    AutoModel.register(config, language_model.body_class, exist_ok=True)
+    if kind in CAUSAL:
+        AutoModelForCausalLM.register(config, language_model, exist_ok=True)
 # A tokenizer_config.json names its class; where none does, it is the fast one.
 AutoTokenizer.register(GPTConfig, PreTrainedTokenizerFast, slow_tokenizer_class=GPT1Tokenizer, exist_ok=True)
 # Trainer smooths labels, and pipelines choose models, by the names of classes.

@@ -20,7 +20,10 @@ from transformers.utils import logging
 from gptkit.errors import InputError, suggest
 from gptkit.model_files import (
     GELUS,
+    GPT,
     HEAD_FIELDS,
+    LSTM,
+    MASKED,
     OWN_KEYS,
     SHARED_KEYS,
     SILENT_KEYS,
@@ -52,7 +55,9 @@ class GPTConfig(GPTShape, PreTrainedConfig):
     Raises `StrictDataclassError` (huggingface_hub) for a wrong type or an impossible size.
     """
 
-    model_type = "gptkit"
+    model_type = GPT
+    dropouts: ClassVar[tuple[str, ...]] = ("embd_pdrop", "attn_pdrop", "resid_pdrop")
+    keys: ClassVar[frozenset[str]] = OWN_KEYS  # of its config.json, beside transformers' own
     auto_map: ClassVar[dict[str, str]] = {}  # read by TRL; never written, and refused in a config.json
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "classifier_loss", "lm_loss"]
     attribute_map: ClassVar[dict[str, str]] = {
@@ -70,18 +75,57 @@ class GPTConfig(GPTShape, PreTrainedConfig):
     def without_head(self) -> "GPTConfig":
         """Return the configuration of the language model, without the fine-tuned head."""
         values = {key: value for key, value in self.to_diff_dict().items() if key not in (*HEAD_FIELDS, *LABEL_FIELDS)}
-        return GPTConfig(**values)
+        return type(self)(**values)
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return the contents of config.json; fields of a head only if the model is fine-tuned."""
         values: dict[str, Any] = super().to_diff_dict()
-        if self.format is None:
-            values = {key: value for key, value in values.items() if key not in HEAD_FIELDS}
-        return values
+        hidden = (OWN_KEYS - self.keys).union(HEAD_FIELDS if self.format is None else ())
+        return {key: value for key, value in values.items() if key not in hidden}
 
     def to_json_string(self, use_diff: bool = True) -> str:
         """Return the text of config.json, in which labels are readable in any script."""
         return json_text(json.loads(super().to_json_string(use_diff)), indent=2, sort_keys=True) + "\n"
+
+
+@strict
+class LSTMConfig(GPTConfig):
+    """The configuration of the LSTM beside GPT (GPT-1 paper, section 5: one layer of 2,048 units).
+
+    `n_inner` is the number of units of a layer. The paper states neither embedding width, dropout nor initialization:
+    those here are ours.
+    """
+
+    model_type = LSTM
+    dropouts: ClassVar[tuple[str, ...]] = ("embd_pdrop", "resid_pdrop")
+    keys: ClassVar[frozenset[str]] = OWN_KEYS - {
+        *("n_head", "pre_norm", "activation_function", "attn_pdrop"),
+        *("layer_norm_epsilon", "position_initializer_range"),
+    }
+    n_layer: int = 1
+    n_head: int = 1
+    n_inner: int | None = 2048
+    attn_pdrop: float | int = 0.0
+
+
+@strict
+class MaskedConfig(GPTConfig):
+    """The configuration of a GPT without a causal mask that predicts masked tokens, as BERT does.
+
+    `mask_token_id` is the id that stands in the place of a masked token; no text has it.
+    """
+
+    model_type = MASKED
+    keys: ClassVar[frozenset[str]] = OWN_KEYS | {"mask_token_id"}
+    mask_token_id: int | None = None
+
+    def validate_mask(self) -> None:
+        """Raise ValueError for a mask token outside the vocabulary."""
+        if self.mask_token_id is not None and not 0 <= self.mask_token_id < self.vocab_size:
+            raise ValueError(f"mask_token_id must be an id below vocab_size ({self.vocab_size})")
+
+
+CONFIGS: dict[str, type[GPTConfig]] = {GPT: GPTConfig, LSTM: LSTMConfig, MASKED: MaskedConfig}
 
 
 # --- config.json ---
@@ -99,13 +143,13 @@ def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
     if "quantization_config" in raw:
         raise InputError("the weights are quantized", where=where, fix="pass the model before quantization")
     kind = model_type(raw)
-    if kind != "gptkit" and kind not in FOREIGN:
-        fix = f"gptkit reads models of type {', '.join(['gptkit', *FOREIGN])} alone"
+    if kind not in CONFIGS and kind not in FOREIGN:
+        fix = f"gptkit reads models of type {', '.join([*CONFIGS, *FOREIGN])} alone"
         raise InputError(f"model_type {kind!r} is not supported", where=where, fix=fix)
     try:
         with quiet_transformers():
-            if kind == "gptkit":
-                return _parse_own(raw, where)
+            if kind in CONFIGS:
+                return _parse_own(raw, where, CONFIGS[kind])
             theirs = _known_config(raw)
             return GPTConfig(**_shared(theirs), **translated({"model_type": kind, **vars(theirs)}, where))
     except (StrictDataclassError, ValueError, TypeError, OverflowError) as error:
@@ -114,20 +158,22 @@ def parse_config(raw: dict[str, Any], where: str) -> GPTConfig:
         raise InputError(reason, where=where, fix="correct the value") from None
 
 
-def _parse_own(raw: dict[str, Any], where: str) -> GPTConfig:
+def _parse_own(raw: dict[str, Any], where: str, config: type[GPTConfig]) -> GPTConfig:
     for key in raw:
-        if key not in OWN_KEYS | TRANSFORMERS_TYPES.keys() | SILENT_KEYS:
-            alias = GPTConfig.attribute_map.get(key)
-            fix = f"did you mean {alias!r}?" if alias else suggest(key, OWN_KEYS)
+        if key not in config.keys | TRANSFORMERS_TYPES.keys() | SILENT_KEYS:
+            alias = config.attribute_map.get(key)
+            fix = f"did you mean {alias!r}?" if alias else suggest(key, config.keys)
             raise InputError(f"unknown key {key!r}", where=where, fix=fix)
     labels = raw.get("id2label", {})
     if not isinstance(labels, dict) or not all(key.isdecimal() for key in labels):
         raise InputError("id2label does not map numbers to labels", where=where, fix="correct the value")
-    vocab_size = raw.get("vocab_size", GPTConfig.vocab_size)
+    vocab_size = raw.get("vocab_size", config.vocab_size)
+    if config is MaskedConfig and "mask_token_id" not in raw:
+        raise InputError("mask_token_id is missing", where=where, fix="copy the model again")
     for key, id in ids_outside(raw, vocab_size):  # transformers would only warn
         message = f"{key} {id} is outside the vocabulary of {vocab_size:,}"
         raise InputError(message, where=where, fix="correct the value, or leave it out")
-    return GPTConfig(**{key: value for key, value in raw.items() if key not in SILENT_KEYS})
+    return config(**{key: value for key, value in raw.items() if key not in SILENT_KEYS})
 
 
 def foreign_config(path: Path) -> GPT2Config | OpenAIGPTConfig:

@@ -21,9 +21,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig, parse_config, quiet_transformers, read_config
+from gptkit.model.model_types import MODEL_TYPES, require_type
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM, GPTPreTrainedModel
 from gptkit.model_files import (
+    GPT,
     MATRIX,
     MISFIT_FIX,
     model_directory,
@@ -33,7 +35,6 @@ from gptkit.model_files import (
     own_name,
     row_parts,
     shape_file,
-    tensor_shapes,
     weight_files,
 )
 from gptkit.system.reading import read_json_object
@@ -43,6 +44,8 @@ from gptkit.text.tokenizers.any_tokenizer import separator_id
 State = dict[str, Tensor]
 Head = type[GPTPreTrainedModel]
 Model = TypeVar("Model", bound=GPTPreTrainedModel)
+Types = frozenset[str]  # model types
+ORDINARY = frozenset({GPT})
 
 
 def config_from(model: str, *, vocab_size: int) -> GPTConfig:
@@ -63,18 +66,19 @@ def config_from(model: str, *, vocab_size: int) -> GPTConfig:
 
 
 @overload
-def load_model(model: str | Path, *, dtype: torch.dtype = ...) -> GPTForCausalLM: ...
+def load_model(model: str | Path, *, dtype: torch.dtype = ..., types: Types = ...) -> GPTForCausalLM: ...
 @overload
-def load_model(model: str | Path, *, dtype: torch.dtype = ..., head: type[Model]) -> Model: ...
+def load_model(model: str | Path, *, dtype: torch.dtype = ..., head: type[Model], types: Types = ...) -> Model: ...
 def load_model(
-    model: str | Path, *, dtype: torch.dtype = torch.float32, head: type[GPTPreTrainedModel] = GPTForCausalLM
+    model: str | Path, *, dtype: torch.dtype = torch.float32, head: Head = GPTForCausalLM, types: Types = ORDINARY
 ) -> GPTPreTrainedModel:
     """Load a directory of ours, one of transformers' gpt2 or openai-gpt, or hf:NAME; return the model in eval mode.
 
     Weights are read only from safetensors and converted to `dtype`. A GPTForCausalLM also loads from a fine-tuned
-    model; a GPTDoubleHeadsModel loads only from one. Raises InputError for anything else.
+    model; a GPTDoubleHeadsModel loads only from one; of another of the `types`, it is that type's class. Raises
+    InputError for anything else.
     """
-    return build_model(*read_directory(model_directory(model), head), dtype, head)
+    return build_model(*read_directory(model_directory(model), head, types=types), dtype, head)
 
 
 def weights_sha256(directory: Path) -> str:
@@ -89,26 +93,31 @@ def weights_sha256(directory: Path) -> str:
 def saved_head(directory: Path) -> Head:
     """Return the model class that a directory's config.json names."""
     config = read_config(described_in(directory) / "config.json")
-    is_tuned = config.format is not None and GPTDoubleHeadsModel.__name__ in (config.architectures or [])
+    tuned = MODEL_TYPES[config.model_type].double_heads.__name__
+    is_tuned = config.format is not None and tuned in (config.architectures or [])
     return GPTDoubleHeadsModel if is_tuned else GPTForCausalLM
 
 
 def read_directory(
-    directory: Path, head: Head = GPTForCausalLM, read: Callable[[Path], State] | None = None
+    directory: Path,
+    head: Head = GPTForCausalLM,
+    read: Callable[[Path], State] | None = None,
+    types: Types = ORDINARY,
 ) -> tuple[GPTConfig, State]:
     """Return the configuration and tensors of a model directory: ours, or transformers' gpt2 or openai-gpt.
 
     `read` returns the tensors, by default from safetensors. The tensors are exactly those of `head`: for a
-    GPTForCausalLM, a fine-tuned model's classifier and task are dropped.
+    GPTForCausalLM, a fine-tuned model's classifier and task are dropped. InputError for a model of none of the `types`.
     """
     description = described_in(directory) / "config.json"
     raw = read_json_object(description)
     config = parse_config(raw, str(description))
+    require_type(config.model_type, types, str(directory))
     if head is GPTDoubleHeadsModel and saved_head(directory) is not head:
         fix = f"fine-tune it first: gptkit finetune --task demo-classification --model {shlex.quote(str(directory))}"
         raise InputError("this model was not fine-tuned on a task", where=str(directory), fix=fix)
     state = (read or read_safetensors)(directory)
-    if model_type(raw) != "gptkit":
+    if model_type(raw) not in MODEL_TYPES:
         state = {own: transposed(own, tensor) for name, tensor in state.items() if (own := own_name(name))}
     if head is GPTForCausalLM and config.format is not None:
         config = config.without_head()
@@ -164,7 +173,9 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
     """
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
         state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
-    expected = tensor_shapes(config, state, where)  # from the config: a model of absurd size could not be built
+    expected = MODEL_TYPES[config.model_type].tensor_shapes(
+        config, state, where
+    )  # from the config: a model of absurd size could not be built
     if head is GPTDoubleHeadsModel:
         outputs = config.num_labels or 1
         expected |= {"score.weight": (outputs, config.n_embd), "score.bias": (outputs,)}
@@ -203,9 +214,16 @@ def save_model(model: PreTrainedModel, directory: Path) -> None:
 
 
 def build_model(config: GPTConfig, state: State, dtype: torch.dtype, head: type[Model]) -> Model:
-    """Return a model with these weights, in eval mode."""
+    """Return a model with these weights, in eval mode: `head`, or what it is for the configuration's type."""
     with quiet_transformers():
-        return head.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
+        return class_of(config, head).from_pretrained(None, config=config, state_dict=state, dtype=dtype)
+
+
+def class_of(config: GPTConfig, head: type[Model]) -> type[Model]:
+    """Return the class of the configuration's type that corresponds to a GPT's `head`."""
+    own = MODEL_TYPES[config.model_type]
+    classes: Any = {GPTForCausalLM: own.language_model, GPTDoubleHeadsModel: own.double_heads}
+    return classes[head]  # type: ignore[no-any-return]
 
 
 def set_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

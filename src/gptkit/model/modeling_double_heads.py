@@ -43,10 +43,11 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
     """
 
     _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}
+    language_model_class: type[GPTForCausalLM] = GPTForCausalLM
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
-        self.transformer = GPTModel(config)
+        self.transformer: GPTModel = self.language_model_class.body_class(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.classifier_dropout = nn.Dropout1d(config.classifier_dropout)
         self.score = nn.Linear(config.n_embd, config.num_labels or 1)
@@ -117,7 +118,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
     def language_model(self) -> GPTForCausalLM:
         """Return the language model inside; it shares this model's weights and knows nothing of the task."""
         with torch.device("meta"):
-            model = GPTForCausalLM(self.config.without_head())
+            model = self.language_model_class(self.config.without_head())
         model.transformer, model.lm_head = self.transformer, self.lm_head
         model.train(self.training)
         return model

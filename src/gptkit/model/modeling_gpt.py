@@ -102,7 +102,7 @@ class GPTAttention(nn.Module):
             key, value = past_key_values.update(key, value, self.layer_idx)  # (batch, head, key, head_dim)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         if self.training and attention_mask is None and past_key_values is None and dense_trains_faster(query):
-            attend, attention_mask = eager_attention, dense_causal_mask(query)
+            attend, attention_mask = eager_attention, dense_causal_mask(query) if self.is_causal else None
         dropout = self.config.attn_pdrop if self.training else 0.0
         attended, weights = attend(
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
@@ -216,7 +216,8 @@ class GPTPreTrainedModel(PreTrainedModel):
 
     def set_dropout(self, p: float) -> None:
         """Set the dropout of embeddings, attention and residuals to probability `p`."""
-        self.config.embd_pdrop = self.config.attn_pdrop = self.config.resid_pdrop = p
+        for name in self.config.dropouts:
+            setattr(self.config, name, p)
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = p
@@ -268,7 +269,7 @@ class GPTModel(GPTPreTrainedModel):
             position_ids = position_ids.reshape(-1, embedded.shape[1])  # (1 or batch, query)
             kwargs["position_ids"] = position_ids  # flash attention finds packed documents by them, without a mask
         positions = self._positions(embedded, attention_mask, position_ids, past_key_values)
-        mask = self._causal_mask(embedded, attention_mask, position_ids, past_key_values)
+        mask = self._mask(embedded, attention_mask, position_ids, past_key_values)
         if use_cache and past_key_values is None:  # after the mask: a cache disables packed documents
             past_key_values = DynamicCache(config=self.config)
         hidden = self.drop(embedded + self.wpe(positions))
@@ -294,7 +295,7 @@ class GPTModel(GPTPreTrainedModel):
             raise ValueError(_too_long(int(position_ids.max()) + 1, self.config.n_positions))
         return position_ids
 
-    def _causal_mask(
+    def _mask(
         self, embedded: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Cache | None
     ) -> Any:
         """Return None where SDPA's own causal kernel suffices, else the mask that the implementation expects."""
@@ -318,10 +319,11 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
     """A GPT with a language-model head, tied to the token embedding unless the config unties them."""
 
     _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}
+    body_class: type[Any] = GPTModel  # that of another model type has `wte`, blocks `h` and the same output
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
-        self.transformer = GPTModel(config)
+        self.transformer: GPTModel = self.body_class(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.post_init()
 

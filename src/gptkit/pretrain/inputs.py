@@ -13,7 +13,8 @@ import torch
 
 from gptkit.console import Console
 from gptkit.errors import GptkitError, UsageError
-from gptkit.model.loading import config_from, load_model, set_special_tokens
+from gptkit.model.loading import class_of, config_from, load_model, set_special_tokens
+from gptkit.model.model_types import ANY
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files import model_directory, model_presets
 from gptkit.pretrain.check import DEFAULT_MODEL, DEFAULT_TOKENIZER, block_sizes
@@ -88,7 +89,7 @@ def prepare_inputs(options: PretrainOptions, console: Console, *, for_plan: bool
         config = model.config if model else config_from(options.model or DEFAULT_MODEL, vocab_size=vocabulary)
         torch.manual_seed(options.seed)
         with torch.device("meta") if for_plan else nullcontext():
-            model = GPTForCausalLM(config)
+            model = class_of(config, GPTForCausalLM)(config)
     if tokenizer is not None:
         _refuse_more_entries(tokenizer, model)
         set_special_tokens(model, tokenizer)
@@ -123,7 +124,7 @@ def _prerequisites(
         return config_from(name, vocab_size=entries).n_positions, tokenizer, None
     directory = model_directory(name)
     tokenizer = _given_tokenizer(options.tokenizer) if options.tokenizer else tokenizer_in(directory)
-    model = load_model(directory)
+    model = load_model(directory, types=ANY)
     if tokenizer is not None:
         _refuse_more_entries(tokenizer, model)
     return model.config.n_positions, tokenizer, model

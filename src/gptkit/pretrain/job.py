@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gptkit.model.modeling_gpt import GPTForCausalLM, compile_blocks
+from gptkit.model.modeling_gpt import compile_blocks
 from gptkit.pretrain.inputs import Inputs, prepare_inputs
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import PlannedRun, show_plan
@@ -132,7 +132,7 @@ def plan_pretrain(options: PretrainOptions, session: Session) -> dict[str, Any]:
         return micro_batching.micro_batch, len(micro_batching.batches(1))
 
     def probed_job() -> tuple[TrainingJob, float]:
-        model = GPTForCausalLM(inputs.model.config)
+        model = type(inputs.model)(inputs.model.config)
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
         model.to(session.accelerator.device)

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from gptkit.errors import UsageError
+from gptkit.model_files import LSTM, MASKED
 from gptkit.system.processor import cpu_has_bf16, emulated_bf16_error, refuse_emulated_bf16
 
 # Dense FLOP/s with fp32 accumulation from NVIDIA's data sheets, the most specific name first:
@@ -235,11 +236,15 @@ def flops_per_token(model: Any, sequence_length: int, *, idle: int = 0) -> float
     """Return the FLOPs per token of a GPT's training step: 6N for the weights, 6 L d T for causal attention.
 
     N excludes the position embeddings, which are looked up, not multiplied, and `idle` parameters. Attention is half
-    of the usual 12 L d T (PaLM, appendix B), because a causal kernel skips the other half.
+    of the usual 12 L d T (PaLM, appendix B), because a causal kernel skips the other half; a masked model has all of
+    it, an LSTM none.
     """
     config = model.config
+    if config.model_type == LSTM:
+        return 6.0 * (model.num_parameters() - idle)
     multiplied = model.num_parameters() - config.n_positions * config.n_embd - idle
-    return float(6 * (multiplied + config.n_layer * config.n_embd * sequence_length))
+    halves = 2 if config.model_type == MASKED else 1
+    return float(6 * (multiplied + halves * config.n_layer * config.n_embd * sequence_length))
 
 
 def reuse(stored: Mapping[str, Any], now: Choices, hardware: Hardware) -> Choices:
