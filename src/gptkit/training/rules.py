@@ -241,7 +241,7 @@ def flops_per_token(model: Any, sequence_length: int, *, idle: int = 0) -> float
     """
     config = model.config
     if config.model_type == LSTM:
-        return 6.0 * (model.num_parameters() - idle)
+        return float(6 * (model.num_parameters() - idle))
     multiplied = model.num_parameters() - config.n_positions * config.n_embd - idle
     halves = 2 if config.model_type == MASKED else 1
     return float(6 * (multiplied + halves * config.n_layer * config.n_embd * sequence_length))
