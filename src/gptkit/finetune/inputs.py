@@ -24,7 +24,7 @@ from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
 from gptkit.tasks.head_outputs import marker_ids
 from gptkit.tasks.heads import output_labels
-from gptkit.tasks.reading import load_examples
+from gptkit.tasks.reading import load_examples, shared_notes
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
@@ -97,7 +97,8 @@ def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
     needed = list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
     splits = _read(task, needed, options.data, directory, tokenizer, console)
     if task.is_own:
-        warn_of_shared_rows(splits["train"].examples, splits["dev"].examples, console)
+        for note in shared_notes({name: splits[name].examples for name in ("train", "dev")}):
+            console.warn(note)
     data = "".join(splits[name].sha256 for name in ("train", "dev"))
     identity = {
         "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
@@ -144,14 +145,6 @@ def _read(
             console.warn(unknown_note(name, encoded.n_unknown, len(encoded.ids)))
         splits[name] = Split(split.examples, encoded, split.sha256)
     return splits
-
-
-def warn_of_shared_rows(train: Sequence[Example], dev: Sequence[Example], console: Console) -> None:
-    """Warn if examples of dev are also trained on: dev then measures memory."""
-    trained = {example.fields for example in train}
-    if shared := sum(example.fields in trained for example in dev):
-        seen = f"{shared:,} of {len(dev):,} dev examples have the same texts as training examples"
-        console.warn(f"{seen}: dev will look better than new data; remove them from one of the two files")
 
 
 def head_config(
