@@ -68,6 +68,7 @@ is a folder of .txt files, and the training parts of enwik8 and text8 are their 
     gptkit pretrain BooksCorpus -r gpt1.yaml --tokenizer finetune-transformer-lm/model --out runs/gpt1
     gptkit pretrain BooksCorpus -r gpt1.yaml --tokenizer finetune-transformer-lm/model --model lstm --out runs/lstm
     head -c 95000000 enwik8 > enwik8.train.txt && head -c 95000000 text8 > text8.train.txt
+    cp wikitext-2-raw/wiki.train.raw wikitext2.train.txt && cp wikitext-103/wiki.train.tokens wikitext103.train.txt
     cat {billion}/training-monolingual.tokenized.shuffled/* > 1bw.train.txt
 """
 
@@ -199,9 +200,10 @@ def number(value: float) -> str:
 
 
 def scaled(measure: str, value: float) -> str:
-    """Return a value as the papers write it: fractions and correlations in percent."""
-    kind = MEASURES.get(measure)
-    in_percent = kind is not None and kind.unit in ("percent", "correlation")
+    """Return a value as the papers write it: fractions and correlations in percent, normalised scores in 0.01."""
+    if measure == "normalised":
+        return f"{value:.2f}"
+    in_percent = MEASURES[measure].unit in ("percent", "correlation")
     return f"{round(100 * value, 2)}" if in_percent else f"{value:.5g}"
 
 
@@ -243,7 +245,8 @@ def read_runs(folder: Path) -> tuple[dict[str, Run], list[tuple[str, ...]]]:
         link = f"[{path.stem}](../benchmarks/results/{path.name})"
         lines.append((link, f"`{run['command']}`", run["date"], run["machine"]))
         for key, value in numbers_in(run["result"]).items():
-            assert key not in found, f"{path}: {key} is in two files"
+            if key in found:
+                raise SystemExit(f"{path}: another file has {key} too; remove one of them")
             found[key] = Run(value, f"{run['differs']} ({link})" if run["differs"] else "")
     return found, lines
 
