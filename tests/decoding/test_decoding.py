@@ -232,7 +232,9 @@ def test_static_steps_are_the_dynamic_ones(model: PreTrainedModel) -> None:
 
 @pytest.mark.parametrize("static", [False, True])
 def test_any_mixture_of_pieces_gives_the_logits_of_a_plain_forward(model: PreTrainedModel, static: bool) -> None:
-    engine = engine_of(model) if (recurrent := isinstance(model, LSTMForCausalLM)) else TorchEngine(model, static=static)
+    engine = (
+        engine_of(model) if (recurrent := isinstance(model, LSTMForCausalLM)) else TorchEngine(model, static=static)
+    )
     engine.open(4, POSITIONS)
     rows: dict[int, list[int]] = {row: [] for row in range(4)}
     batches = [

@@ -16,6 +16,7 @@ from gptkit.model.loading import load_model, save_model
 from gptkit.model.model_types import ANY, CAUSAL
 from gptkit.model.modeling_lstm import LSTMForCausalLM, State
 
+
 @pytest.mark.parametrize("loss_only", [True, False])
 def test_the_loss_is_that_of_a_plain_loop_over_tokens(loss_only: bool) -> None:
     model, batch = lstm_toy(), ids()
