@@ -78,9 +78,8 @@ def test_cards_and_lists_call_it_an_lstm(capsys: pytest.CaptureFixture[str]) -> 
 def test_generate_score_and_eval_give_the_models_own_figures(capsys: pytest.CaptureFixture[str]) -> None:
     model, tokenizer = load_model("pretrained/model", types=CAUSAL), tokenizer_in(Path("pretrained/model"))
     ids = tokenizer("3 green", add_special_tokens=False)["input_ids"]
-    [sample] = asked('generate "3 green" --model pretrained --greedy --max-new-tokens 12 --device cpu', capsys)[
-        "samples"
-    ]
+    line = 'generate "3 green" --model pretrained --greedy --max-new-tokens 12 --device cpu'
+    [sample] = asked(line, capsys)["samples"]
     written = list(ids)
     with torch.inference_mode():
         for _ in range(12):

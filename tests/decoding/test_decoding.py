@@ -17,7 +17,6 @@ from gptkit.decoding.torch_engine import TorchEngine, engine_of, generate
 from gptkit.errors import InputError, UsageError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model.modeling_lstm import LSTMForCausalLM
 
 VOCABULARY = 97
 POSITIONS = 12
@@ -32,6 +31,9 @@ def tiny_model(kind: str = "gpt2") -> PreTrainedModel:
     if kind == "lstm":
         return lstm_toy(vocab_size=VOCABULARY, n_positions=POSITIONS)
     return GPTForCausalLM(GPTConfig(**sizes, initializer_range=0.2, pre_norm=kind == "gpt2")).eval()
+
+
+transformers = pytest.mark.parametrize("model", ["gpt1", "gpt2", "transformers"], indirect=True)  # with a KV cache
 
 
 @pytest.fixture(scope="module", params=["gpt1", "gpt2", "transformers", "lstm"])
@@ -211,9 +213,8 @@ def test_places_of_finished_rows_are_refilled(model: PreTrainedModel) -> None:
     assert engine.calls < 0.5 * len(steps)
 
 
+@transformers
 def test_static_steps_are_the_dynamic_ones(model: PreTrainedModel) -> None:
-    if isinstance(model, LSTMForCausalLM):
-        pytest.skip("an LSTM has no cache")
     prompts = unequal_prompts(12, POSITIONS)
     texts = []
     for static in (False, True):
@@ -230,11 +231,10 @@ def test_static_steps_are_the_dynamic_ones(model: PreTrainedModel) -> None:
     assert texts[0] == texts[1]
 
 
+@transformers
 @pytest.mark.parametrize("static", [False, True])
 def test_any_mixture_of_pieces_gives_the_logits_of_a_plain_forward(model: PreTrainedModel, static: bool) -> None:
-    engine = (
-        engine_of(model) if (recurrent := isinstance(model, LSTMForCausalLM)) else TorchEngine(model, static=static)
-    )
+    engine = TorchEngine(model, static=static)
     engine.open(4, POSITIONS)
     rows: dict[int, list[int]] = {row: [] for row in range(4)}
     batches = [
@@ -247,10 +247,6 @@ def test_any_mixture_of_pieces_gives_the_logits_of_a_plain_forward(model: PreTra
         [Piece(1, 3, [4, 5, 6], wanted=3), Piece(0, 5, [7, 8], wanted=0), Piece(3, 0, [1, 2, 3, 4], wanted=2)],
     ]
     for pieces in batches:
-        if recurrent and any(piece.start not in (0, len(rows[piece.row])) for piece in pieces):
-            with pytest.raises(ValueError, match="of a row of"):
-                engine.forward(pieces)
-            break
         logits = engine.forward(pieces)
         assert logits.dtype == torch.float32
         expected = []
@@ -260,10 +256,37 @@ def test_any_mixture_of_pieces_gives_the_logits_of_a_plain_forward(model: PreTra
                 whole = model(input_ids=torch.tensor([rows[piece.row]])).logits[0]
             expected.append(whole[len(whole) - piece.wanted :])
         torch.testing.assert_close(logits, torch.cat(expected), atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match="grows beyond|opened for"):
+    with pytest.raises(ValueError, match="grows beyond"):
         engine.forward([Piece(0, POSITIONS, [1])])
     with pytest.raises(ValueError, match="positions end"):
         engine.open(1, POSITIONS + 1)
+
+
+def test_pieces_of_an_lstm_continue_their_rows_or_begin_them() -> None:
+    """Unequal pieces together, rows that begin again, and none, some or all logits wanted."""
+    model: Any = tiny_model("lstm")
+    engine = engine_of(model)
+    engine.open(3, POSITIONS)
+    rows: dict[int, list[int]] = {row: [] for row in range(3)}
+    for pieces in (
+        [Piece(2, 0, [1, 2, 3]), Piece(0, 0, [4], wanted=0)],
+        [Piece(1, 0, [5, 6], wanted=2), Piece(2, 3, [7, 8, 9, 10], wanted=3), Piece(0, 1, [2])],
+        [Piece(2, 0, [30]), Piece(0, 2, list(range(10)), wanted=10), Piece(1, 2, [4])],
+        [Piece(1, 3, [4]), Piece(2, 1, [5])],
+    ):
+        logits, expected = engine.forward(pieces), []
+        for piece in pieces:
+            rows[piece.row] = [*rows[piece.row][: piece.start], *piece.token_ids]
+            with torch.inference_mode():
+                whole = model(torch.tensor([rows[piece.row]])).logits[0]
+            expected.append(whole[len(whole) - piece.wanted :])
+        torch.testing.assert_close(logits, torch.cat(expected), atol=1e-5, rtol=1e-5)
+    for start, ids in ((1, [3]), (3, [3]), (4, list(range(POSITIONS)))):
+        with pytest.raises(ValueError, match="of a row of 4, opened for 12"):
+            engine.forward([Piece(1, start, ids)])
+    with pytest.raises(ValueError, match="positions end"):
+        engine.open(1, POSITIONS + 1)
+    assert engine.cache_bytes(5) == engine.cache_bytes(12) == 2 * 2 * 24 * 4
 
 
 def test_reports_tell_the_models_own_distribution(model: PreTrainedModel) -> None:

@@ -61,10 +61,12 @@ class RecurrentEngine:
         for end in sorted({len(piece.token_ids) for piece in pieces}):
             running = [number for number, piece in enumerate(pieces) if len(piece.token_ids) >= end]
             ids = [pieces[number].token_ids[first:end] for number in running]
-            for number, hidden in zip(running, self._advance([pieces[number].row for number in running], ids)):
+            states = self._advance([pieces[number].row for number in running], ids)
+            for number, hidden in zip(running, states, strict=True):
                 parts[number].append(hidden)
             first = end
-        wanted = [torch.cat(part)[len(piece.token_ids) - piece.wanted :] for part, piece in zip(parts, pieces)]
+        ends = zip(parts, pieces, strict=True)
+        wanted = [torch.cat(part)[len(piece.token_ids) - piece.wanted :] for part, piece in ends]
         logits: Tensor = self._model.lm_head(torch.cat(wanted))
         return logits.float()
 

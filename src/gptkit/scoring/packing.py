@@ -61,7 +61,8 @@ class Batch:
 def rows_of(groups: Sequence[Group], *, share: bool = True) -> list[Row]:
     """Return the rows of all groups; `Branch.index` numbers the requests across groups.
 
-    A request that scores nothing is left out; without `share` each of the others is a row. The last token of a request is not an input: it predicts no scored token.
+    A request that scores nothing is left out. The last token of a request is not an input: it predicts no scored token.
+    Without `share` each request is a row.
     """
     rows: list[Row] = []
     index = 0
