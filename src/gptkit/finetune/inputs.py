@@ -29,6 +29,7 @@ from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.text.tokenizers.loading import fingerprint, tokenizer_in
+from gptkit.training import rules
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,6 +93,7 @@ def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
         classifier_dropout=options.classifier_dropout,
     )
     pretrained = load_model(directory, types=ANY)
+    rules.choose_compile_for(options.compile, pretrained)  # raises for an LSTM
     set_special_tokens(pretrained, tokenizer)
     transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises if it has fewer
     needed = list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))

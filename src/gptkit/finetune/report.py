@@ -33,6 +33,7 @@ SNIPPET = """\
 from pathlib import Path
 
 from gptkit.model.loading import load_model
+from gptkit.model.model_types import ANY
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.tasks.encoding import encode_examples
 from gptkit.tasks.head_outputs import logits_of, marker_ids
@@ -42,7 +43,7 @@ from gptkit.text.tokenizers.loading import tokenizer_in
 
 folder = Path(".")  # of this model
 task, tokenizer = Head.of(folder).own_task(), tokenizer_in(folder)
-model = load_model(folder, head=GPTDoubleHeadsModel).eval()
+model = load_model(folder, head=GPTDoubleHeadsModel, types=ANY).eval()
 examples = [Example(FIELDS, label=None, where="", identifier="")]
 markers, limit = marker_ids(folder, len(tokenizer)), model.config.n_positions
 logits = logits_of(model, encode_examples(tokenizer, task, examples, markers, limit))
@@ -160,13 +161,13 @@ def _difference(gain: Mapping[str, Any], value: float, *, sign: str = "") -> str
 
 def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, command: str) -> str:
     """Return the card of a fine-tuned model."""
-    options, inputs, task = run.options, run.inputs, run.inputs.task
+    options, inputs, task, kind = run.options, run.inputs, run.inputs.task, run.model.config.family
     start = "fresh weights" if options.transfer_layers == "none" else f"the weights of {inputs.model_name}"
     score = "a score" if task.score_range is None else "a score from {:g} to {:g}".format(*task.score_range)
     answers = {"class": f"one of {', '.join(task.labels)}", "choice": "the index of a choice, from 0"}
     return model_card(
         name=Path(str(result["run_dir"])).name,
-        summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
+        summary=f"{kind} fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
         **model_facts(run.model, choices),
         data=f"{task.name}: {len(inputs.train):,} training examples, {len(inputs.dev):,} dev examples; {task.data}",
         data_sha256=inputs.identity["data_sha256"],

@@ -72,6 +72,11 @@ class GPTConfig(GPTShape, PreTrainedConfig):
             self.position_initializer_range = 0.01 if self.pre_norm else self.initializer_range
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
+    @property
+    def family(self) -> str:
+        """The kind of model, as a card names it."""
+        return "A GPT-2 (pre-norm)" if self.pre_norm else "A GPT-1 (post-norm)"
+
     def without_head(self) -> "GPTConfig":
         """Return the configuration of the language model, without the fine-tuned head."""
         values = {key: value for key, value in self.to_diff_dict().items() if key not in (*HEAD_FIELDS, *LABEL_FIELDS)}
@@ -106,6 +111,11 @@ class LSTMConfig(GPTConfig):
     n_head: int = 1
     n_inner: int | None = 2048
     attn_pdrop: float | int = 0.0
+
+    @property
+    def family(self) -> str:
+        """The kind of model, as a card names it."""
+        return "An LSTM"
 
 
 @strict
