@@ -9,6 +9,7 @@ from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.model_files import GPTShape
+from gptkit.options import fields_of
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import METRICS
 from gptkit.tasks.reading import check_examples, require_named_files
@@ -62,10 +63,22 @@ def refuse_contradictions(options: FinetuneOptions) -> None:
     for where, is_taken in (("--lm-coef 0", options.lm_coef == 0), ("--transfer-layers", options.transfer_layers)):
         if options.study == "ablation" and is_taken:
             raise UsageError("--study ablation varies this itself", where=where, fix="leave it out")
+    _refuse_with_features(options)
     several = options.seeds > 1 or options.study != "none"
     if several and options.out is not None and (options.out / METRICS).exists():
         message = "this directory holds a single-seed run; a run over several seeds needs a directory of its own"
         raise UsageError(message, where=str(options.out), fix="choose another --out")
+
+
+def _refuse_with_features(options: FinetuneOptions) -> None:
+    """Refuse what a frozen model's features leave without effect."""
+    if options.features == "none":
+        return
+    for name in ("lm_coef", "layer_decay", "unfreeze", "dropout", "gradient_checkpointing", "study", "dry_run"):
+        value = getattr(options, name)
+        if value not in (0, None, fields_of(FinetuneOptions)[name].default):
+            message = f"{name} {value} has no effect on a frozen model, of which only a linear head is trained"
+            raise UsageError(message, where=f"--features {options.features}", fix="leave out one of the two")
 
 
 def refuse_unusable(task: Task, options: FinetuneOptions) -> None:

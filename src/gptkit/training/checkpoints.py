@@ -293,8 +293,8 @@ def _other_version(path: Path, schema: str) -> InputError:
 
 def refuse_other_identity(path: Path, saved: Mapping[str, str], identity: Mapping[str, str]) -> None:
     """Raise UsageError if the identity `saved` in a checkpoint differs from this run's, with old and new values."""
-    if "encoding" in identity:
-        saved = {"encoding": "utf-8", **saved}  # older versions read nothing else
+    only = {"encoding": "utf-8", "features": "none"}  # what older versions did, and did not record
+    saved = {**{name: value for name, value in only.items() if name in identity}, **saved}
     if unrecorded := sorted(identity.keys() - saved.keys()):
         message = f"the checkpoint is from an earlier version, which did not record {', '.join(unrecorded)}"
         fix = "finish the run with that version, or start a new run with another --out"
