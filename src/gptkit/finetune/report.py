@@ -112,9 +112,7 @@ def _print_mix(result: Mapping[str, Any], console: Console) -> None:
     names = ["embeddings", *(f"layer {layer}" for layer in range(len(weights) - 1))]
     bars = ["█" * round(BAR * weight / weights.max()) for weight in weights]
     rows = [(name, f"{weight:.3f}", bar) for name, weight, bar in zip(names, weights, bars, strict=True)]
-    console.table(
-        f"{result['features']}: learnt weights of the layers, gamma {gamma:.3f}", ("state", "weight", ""), rows
-    )
+    console.table(f"learnt weights of the layers' states, gamma {gamma:.3f}", ("state", "weight", ""), rows)
 
 
 def _gain(gain: Mapping[str, Any], sample: str) -> str:

@@ -1,7 +1,8 @@
 """States of a frozen model at the last token of every sequence, computed once and cached on disk.
 
-`gptkit probe` and `gptkit finetune --features` read them; the model does not change, so whoever asks again for the same model, sequences and sites gets the
-same files. A file holds the states of one site, (sequence, width) in fp32, and is read as it is needed.
+`gptkit probe` and `gptkit finetune --features` read them; the model does not change, so whoever asks again for the same
+model, sequences and sites gets the same files. A file holds the states of one site, (sequence, width) in fp32, and is
+read as it is needed.
 """
 
 from __future__ import annotations
