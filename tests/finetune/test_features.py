@@ -21,6 +21,7 @@ from gpt_toy import FAMILIES, shaken, toy
 from gptkit.convert.command import load_source
 from gptkit.finetune import command
 from gptkit.finetune.inputs import add_task_head, freeze, head_config
+from gptkit.inspect.inspection import inspect_model
 from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -150,7 +151,7 @@ def test_a_mix_moves_to_the_layer_that_knows_the_label() -> None:
         model(**batch, loss_only=True).loss.backward()
         optimizer.step()
     assert model.mix is not None
-    weights = model.mix.weights
+    weights = model.mix.weights.detach()
     assert int(weights.argmax()) == 1
     assert float(weights[1]) > 2 * float(weights[[0, 2, 3]].max())
 
@@ -259,11 +260,11 @@ def test_a_stopped_run_resumes_to_the_same_bits(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"lm_coef": 0.25}, "lm_coef 0.25 has no effect"),
-        ({"layer_decay": 0.38}, "layer_decay 0.38 has no effect"),
-        ({"unfreeze": "gradual"}, "unfreeze gradual has no effect"),
-        ({"dropout": 0.2}, "dropout 0.2 has no effect"),
-        ({"study": "ablation"}, "study ablation has no effect"),
+        ({"lm_coef": 0.25}, "lm_coef 0.25 does not fit"),
+        ({"layer_decay": 0.38}, "layer_decay 0.38 does not fit"),
+        ({"unfreeze": "gradual"}, "unfreeze gradual does not fit"),
+        ({"dropout": 0.2}, "dropout 0.2 does not fit"),
+        ({"study": "ablation"}, "study ablation does not fit"),
     ],
 )
 def test_what_a_frozen_model_has_no_use_for_is_refused(place: Place, options: dict[str, Any], says: str) -> None:
@@ -309,3 +310,23 @@ def test_other_formats_take_the_head_on_the_last_layer_and_refuse_a_mix(
     code, _, log = call(["convert", place.root / "mixed", tmp_path / "own", "--dtype", "bf16"])
     assert code == 0, log
     assert load_model(tmp_path / "own", head=GPTDoubleHeadsModel).mix is not None
+
+
+def test_inspect_reads_the_head_and_knocks_out_its_parts_through_the_mix(place: Place, mixed: dict[str, Any]) -> None:
+    model = load_model(place.root / "mixed", head=GPTDoubleHeadsModel)
+    found = inspect_model(place.root / "mixed" / "model", ["a red cat", "the old house"], knock_out=True)
+    assert found.fine_tuned is not None
+    assert found.answer is not None
+    assert found.answer_knock_out is not None
+    logits = torch.from_numpy(found.fine_tuned.logits)
+    np.testing.assert_allclose(logits.softmax(-1), found.answer.probabilities, rtol=1e-4)
+    np.testing.assert_allclose(found.answer_knock_out.whole, -np.log(found.answer.probabilities.max()), rtol=1e-4)
+    ids = torch.from_numpy(found.fine_tuned.ids)[None]
+    extract = torch.tensor([[ids.shape[-1] - 1]])
+    for layer, block in enumerate(model.transformer.h):
+        hook = block.mlp.register_forward_hook(lambda module, inputs, output: output * 0)
+        with torch.no_grad():
+            without = model(ids, extract).logits[0]
+        hook.remove()
+        loss = -without.log_softmax(-1)[int(logits.argmax())]
+        assert found.answer_knock_out.losses[layer, -1] == pytest.approx(float(loss), rel=1e-4)

@@ -58,12 +58,12 @@ def trainable_task(options: FinetuneOptions) -> Task:
 
 def refuse_contradictions(options: FinetuneOptions) -> None:
     """Refuse options that contradict each other or the run in --out."""
+    _refuse_with_features(options)
     fix = f"pass --batch-size {options.processes}, or --num-processes {options.batch_size}"
     refuse_too_many_processes(options.batch_size, options.processes, where="--num-processes", fix=fix)
     for where, is_taken in (("--lm-coef 0", options.lm_coef == 0), ("--transfer-layers", options.transfer_layers)):
         if options.study == "ablation" and is_taken:
             raise UsageError("--study ablation varies this itself", where=where, fix="leave it out")
-    _refuse_with_features(options)
     several = options.seeds > 1 or options.study != "none"
     if several and options.out is not None and (options.out / METRICS).exists():
         message = "this directory holds a single-seed run; a run over several seeds needs a directory of its own"
@@ -71,13 +71,13 @@ def refuse_contradictions(options: FinetuneOptions) -> None:
 
 
 def _refuse_with_features(options: FinetuneOptions) -> None:
-    """Refuse what a frozen model's features leave without effect."""
+    """Refuse what has no meaning where a frozen model's states are the features."""
     if options.features == "none":
         return
     for name in ("lm_coef", "layer_decay", "unfreeze", "dropout", "gradient_checkpointing", "study", "dry_run"):
         value = getattr(options, name)
         if value not in (0, None, fields_of(FinetuneOptions)[name].default):
-            message = f"{name} {value} has no effect on a frozen model, of which only a linear head is trained"
+            message = f"{name} {value} does not fit a frozen model, whose linear head alone is trained"
             raise UsageError(message, where=f"--features {options.features}", fix="leave out one of the two")
 
 

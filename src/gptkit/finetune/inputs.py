@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gptkit.console import Console
+from gptkit.errors import InputError
 from gptkit.finetune.check import predicted_splits, refuse_unusable, trainable_task, transferred_layers
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.model.configuration_gpt import read_config
@@ -19,7 +20,7 @@ from gptkit.model.loading import class_of, load_model, set_special_tokens, weigh
 from gptkit.model.model_types import ANY
 from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files import LAYER, MARKER_FIELDS, model_directory
+from gptkit.model_files import GPT, LAYER, MARKER_FIELDS, model_directory
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
 from gptkit.tasks.frozen_states import fingerprint_of, frozen_states, layers_of
@@ -114,6 +115,9 @@ def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
         classifier_dropout=options.classifier_dropout,
     )
     pretrained = load_model(directory, types=ANY)
+    if options.features != "none" and pretrained.config.model_type != GPT:
+        message = f"frozen features are those of an ordinary GPT, not of {pretrained.config.model_type}"
+        raise InputError(message, where=str(directory), fix="leave out --features")
     set_special_tokens(pretrained, tokenizer)
     transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises if it has fewer
     needed = list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))

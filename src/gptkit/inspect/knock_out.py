@@ -108,7 +108,7 @@ def _knock_out(model: GPTForCausalLM | GPTDoubleHeadsModel, ids: Tensor, losses:
     mix = getattr(model, "mix", None)
 
     def read(inputs: list[Tensor], final: Tensor) -> Tensor:
-        return final if mix is None else mix([*inputs, final])  # type: ignore[no-any-return]
+        return final if mix is None else mix([*inputs, final])
 
     with recording([Point("input", block, "input") for block in blocks]) as recorded:
         final = body(input_ids=ids, use_cache=False).last_hidden_state  # (sequence, position, n_embd)
