@@ -65,6 +65,7 @@ class FinetuneOptions(TrainingOptions):
         "none",
         "Train only a linear head on the states of the frozen model, computed once: last = the last layer's, "
         "mix = a learnt mix of all layers' (ELMo, equation 1).",
+        panel="Advanced",
     )
     head_learning_rate: float = option(
         1e-2, "Peak learning rate with --features, in place of --learning-rate.", minimum=0, panel="Advanced"
