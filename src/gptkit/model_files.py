@@ -92,10 +92,11 @@ def refuse_other_formats(path: Path) -> None:
 GPT, LSTM, MASKED = "gptkit", "gptkit-lstm", "gptkit-masked"  # our model types
 Activation = Literal["gelu_new", "gelu"]
 Format = Literal["classification", "entailment", "similarity", "multiple-choice"]
+Features = Literal["none", "last", "mix"]
 
 MARKER_FIELDS = ("start_token_id", "delimiter_token_id", "extract_token_id")
 # The fields of a fine-tuned model's config.json that a language model's lacks; `id2label` is transformers' own.
-HEAD_FIELDS = ("task", "format", *MARKER_FIELDS, "classifier_dropout")
+HEAD_FIELDS = ("task", "format", *MARKER_FIELDS, "classifier_dropout", "features")
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # Keys without effect on the model: its type is known by then, whoever loads the weights chooses their dtype, and
 # `source` is where a preset says where its sizes come from.
@@ -139,6 +140,7 @@ class GPTShape:
     delimiter_token_id: int | None = None
     extract_token_id: int | None = None
     classifier_dropout: float | int = 0.1
+    features: Features = "none"
 
     @property
     def inner_width(self) -> int:

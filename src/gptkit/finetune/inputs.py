@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gptkit.console import Console
+from gptkit.errors import InputError
 from gptkit.finetune.check import predicted_splits, refuse_unusable, trainable_task, transferred_layers
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.model.configuration_gpt import read_config
@@ -19,9 +20,10 @@ from gptkit.model.loading import class_of, load_model, set_special_tokens, weigh
 from gptkit.model.model_types import ANY
 from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files import LAYER, MARKER_FIELDS, model_directory
+from gptkit.model_files import GPT, LAYER, MARKER_FIELDS, model_directory
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
+from gptkit.tasks.frozen_states import fingerprint_of, frozen_states, layers_of
 from gptkit.tasks.head_outputs import marker_ids
 from gptkit.tasks.heads import output_labels
 from gptkit.tasks.reading import load_examples, shared_notes
@@ -34,6 +36,7 @@ from gptkit.training import rules
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+HEAD = ("score.", "mix.")
 EMBEDDINGS = ("transformer.wte.", "transformer.wpe.")
 
 
@@ -68,12 +71,32 @@ class Inputs:
 
     def model(self, options: FinetuneOptions) -> GPTDoubleHeadsModel:
         """Return the pre-trained model with a fresh task head, a pure function of the options."""
-        model = add_task_head(self.pretrained, self.head, seed=options.seed, transfer_layers=options.transfer_layers)
+        head = {**self.head, "features": options.features}
+        model = add_task_head(self.pretrained, head, seed=options.seed, transfer_layers=options.transfer_layers)
         if options.dropout is not None:
             model.set_dropout(options.dropout)
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
+        if options.features != "none":
+            freeze(model)
         return model
+
+    def with_states(self, model: GPTDoubleHeadsModel, console: Console) -> Inputs:
+        """Return the inputs with what the head of a frozen model reads of train and dev, computed once and cached."""
+        frozen, splits = model.language_model(), dict(self.splits)
+        fingerprint, sites = fingerprint_of(frozen), layers_of(frozen)
+        for name in ("train", "dev"):
+            encoded = splits[name].encoded
+            with console.tally(len(encoded), noun=f"{name} examples") as tally:
+                found = frozen_states(
+                    frozen,
+                    encoded,
+                    sites if model.mix is not None else sites[-1:],
+                    fingerprint=fingerprint,
+                    reached=tally.reach,
+                )
+            splits[name] = replace(splits[name], encoded=replace(encoded, states=tuple(found.values())))
+        return replace(self, splits=splits)
 
 
 def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
@@ -94,6 +117,9 @@ def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
     )
     pretrained = load_model(directory, types=ANY)
     rules.choose_compile_for(options.compile, pretrained)  # raises for an LSTM
+    if options.features != "none" and pretrained.config.model_type != GPT:
+        message = f"frozen features are those of an ordinary GPT, not of {pretrained.config.model_type}"
+        raise InputError(message, where=str(directory), fix="leave out --features")
     set_special_tokens(pretrained, tokenizer)
     transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises if it has fewer
     needed = list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
@@ -187,7 +213,7 @@ def add_task_head(
         tuned.train(False)
         theirs = model.state_dict()
         for name, tensor in tuned.state_dict().items():
-            if name.startswith("score.") or kept is None:
+            if name not in theirs or kept is None:
                 continue
             if depth_of(name, n_layer) <= kept or kept == n_layer:
                 tensor[: len(theirs[name])] = theirs[name]
@@ -196,6 +222,15 @@ def add_task_head(
             rows: Tensor = torch.randn(len(markers), table.shape[1]) * NEW_STD
             table[markers] = rows.to(table.dtype)
     return tuned
+
+
+@torch.no_grad()
+def freeze(model: GPTDoubleHeadsModel) -> None:
+    """Let only the classifier and its mix be trained; the markers, which the model never saw, become separators."""
+    table = model.transformer.wte.weight
+    table[[getattr(model.config, name) for name in MARKER_FIELDS]] = table[model.config.bos_token_id].clone()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(HEAD))
 
 
 def depth_of(name: str, n_layer: int) -> int:

@@ -46,7 +46,8 @@ def fine_tuned_of(model: GPTDoubleHeadsModel, asked: Asked) -> FineTuned:
         query = traced.query[..., -1:, :] * traced.query.shape[-1] ** -0.5  # of the last token, which sees all
         weights = F.softmax((query @ traced.key.mT)[..., 0, :], dim=-1)  # (layer, head, position)
         rows.append(F.pad(weights, (0, longest - len(sequence))))
-        states.append(traced.final[-1])
+        layers = [*traced.residual[:-1:2], traced.final]  # what enters each block, and the final states
+        states.append(traced.final[-1] if model.mix is None else model.mix([layer[-1] for layer in layers]))
     scores = torch.stack(states) @ model.score.weight.float().T  # (sequence, output)
     bias = model.score.bias.float()
     is_choice = asked.task.target == "choice"

@@ -50,7 +50,9 @@ class GPTConfig(GPTShape, PreTrainedConfig):
     `n_inner=None` means 4 * n_embd. `position_initializer_range=None` means the family's own value: 0.01 for GPT-2,
     `initializer_range` for GPT-1. `activation_function` is "gelu_new" (OpenAI's tanh form) or "gelu" (the erf form,
     which nanoGPT trains with). Token ids are None until a tokenizer sets them. `task`, `format` and the ids of start,
-    delimiter and extract belong to a fine-tuned model; they are saved only with a `format`.
+    delimiter and extract belong to a fine-tuned model; they are saved only with a `format`. `features` says what its
+    classifier was trained on: the states of a model that was trained with it ("none"), the last states of a frozen one
+    ("last"), or a mix of all its layers' ("mix").
 
     Raises `StrictDataclassError` (huggingface_hub) for a wrong type or an impossible size.
     """
