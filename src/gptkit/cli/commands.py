@@ -75,7 +75,8 @@ def _once_trained(line: str) -> str:
 
 def _after_pretrain(result: Mapping[str, Any], words: Sequence[str]) -> str:
     kept = best_weights(result)
-    return "gptkit generate --top-k 40 --model " + (_quoted(str(kept)) if kept else "{model_dir}")
+    command = "generate --top-k 40" if result.get("masked_loss") is None else "finetune --task demo-classification"
+    return f"gptkit {command} --model " + (_quoted(str(kept)) if kept else "{model_dir}")
 
 
 def _after_finetune(result: Mapping[str, Any], words: Sequence[str]) -> str:

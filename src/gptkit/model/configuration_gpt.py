@@ -125,6 +125,11 @@ class MaskedConfig(GPTConfig):
             raise ValueError(f"mask_token_id must be an id below vocab_size ({self.vocab_size})")
 
 
+def mask_token_of(config: GPTConfig) -> int | None:
+    """Return the mask token of a masked model, None for any other."""
+    return config.mask_token_id if isinstance(config, MaskedConfig) else None
+
+
 CONFIGS: dict[str, type[GPTConfig]] = {GPT: GPTConfig, LSTM: LSTMConfig, MASKED: MaskedConfig}
 
 

@@ -68,30 +68,31 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         num_items_in_batch: int | Tensor | None = None,
         lm_positions: Tensor | None = None,
         loss_only: bool = False,
+        masked_ids: Tensor | None = None,
+        masked_targets: Tensor | None = None,
     ) -> DoubleHeadsOutput:
         """Return the logits and, with `labels`, the losses: means, or sums over `num_items_in_batch`.
 
         input_ids (example, sequence, length) are padded on the right with any id; extract (example, sequence) is the
         position of each sequence's extract token, its last. labels: class or choice as int64 (example,), a score as
         float (example,), a distribution over classes as float (example, label). With lm_coef 0 the LM head is not run.
-        lm_positions are `predicting_positions` if known: computing them here synchronizes the device. With `loss_only`
+        lm_positions are `predicting_positions` if known: computing them here synchronizes the device. masked_ids
+        and masked_targets are for the auxiliary loss of a masked model. With `loss_only`
         the LM loss is computed in chunks from `lm_head`'s weight, bypassing its hooks and adapters, and only losses are
         returned.
         """
-        examples, sequences, length = input_ids.shape
-        hidden = self.transformer(input_ids=input_ids.flatten(0, 1), use_cache=False).last_hidden_state
-        hidden = hidden.view(examples, sequences, length, -1)  # (example, sequence, length, n_embd)
+        hidden = self.states(input_ids, extract)
         logits = self.classify(hidden, extract)
         if labels is None:
             return DoubleHeadsOutput(logits=logits)
-        count = examples if num_items_in_batch is None else num_items_in_batch
+        count = len(input_ids) if num_items_in_batch is None else num_items_in_batch
         classifier_loss = summed_classifier_loss(logits, labels) / count
         returned = None if loss_only else logits
         if not lm_coef:
             return DoubleHeadsOutput(loss=classifier_loss, logits=returned, classifier_loss=classifier_loss)
-        if lm_positions is None:
-            lm_positions = predicting_positions(extract, length)
-        states, targets, weights = auxiliary_predictions(hidden, input_ids, extract, lm_positions)
+        states, targets, weights = self.auxiliary_predictions(
+            hidden, input_ids, extract, lm_positions, masked_ids, masked_targets
+        )
         if loss_only:
             summed = lm_loss(states, self.lm_head.weight, targets, weights)
         else:
@@ -100,6 +101,25 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         auxiliary = summed / count
         loss = classifier_loss + lm_coef * auxiliary
         return DoubleHeadsOutput(loss=loss, logits=returned, classifier_loss=classifier_loss, lm_loss=auxiliary)
+
+    def states(self, input_ids: Tensor, extract: Tensor) -> Tensor:
+        """Return the hidden states (example, sequence, length, n_embd)."""
+        hidden: Tensor = self.transformer(input_ids=input_ids.flatten(0, 1), use_cache=False).last_hidden_state
+        return hidden.view(*input_ids.shape, -1)
+
+    def auxiliary_predictions(
+        self,
+        hidden: Tensor,
+        input_ids: Tensor,
+        extract: Tensor,
+        positions: Tensor | None,
+        masked_ids: Tensor | None,
+        masked_targets: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `weighted_predictions` of the next tokens, whose weighted NLLs sum to L1."""
+        if positions is None:
+            positions = predicting_positions(extract, input_ids.shape[-1])
+        return weighted_predictions(hidden, input_ids.roll(-1, dims=-1), extract, positions)
 
     def classify(self, hidden: Tensor, extract: Tensor) -> Tensor:
         """Return the logits of hidden states (example, sequence, length, n_embd), in fp32."""
@@ -145,21 +165,26 @@ def predicting_positions(extract: Tensor, length: int) -> Tensor:
     Padding tokens are dropped before the LM head; the indices are padded to a multiple of TOKENS_MULTIPLE, because
     math libraries build a kernel for each new shape. extract (example, sequence).
     """
-    predicts = torch.arange(length, device=extract.device) < extract[..., None]  # (example, sequence, length)
+    return padded_positions(torch.arange(length, device=extract.device) < extract[..., None])
+
+
+def padded_positions(predicts: Tensor) -> Tensor:
+    """Return the flat indices (token,) of what is True, padded with -1 to a multiple of TOKENS_MULTIPLE, never empty."""
     index = predicts.flatten().nonzero().squeeze(1)
-    return F.pad(index, (0, -len(index) % TOKENS_MULTIPLE), value=-1)
+    padding = -len(index) % TOKENS_MULTIPLE if len(index) else TOKENS_MULTIPLE
+    return F.pad(index, (0, padding), value=-1)
 
 
-def auxiliary_predictions(
-    hidden: Tensor, input_ids: Tensor, extract: Tensor, positions: Tensor
+def weighted_predictions(
+    hidden: Tensor, targets: Tensor, counts: Tensor, positions: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return hidden states (token, n_embd), targets (token,) and weights (token,) whose weighted NLLs sum to L1.
 
     An example's L1 is the mean over its sequences of the mean over each sequence's predictions. hidden
-    (example, sequence, length, n_embd), input_ids (example, sequence, length), extract (example, sequence), positions
-    (token,) as `predicting_positions` returns them.
+    (example, sequence, length, n_embd), targets (example, sequence, length), counts of predictions (example, sequence),
+    positions (token,) as `padded_positions` returns them.
     """
     index = positions.clamp(min=0)
-    targets = input_ids.roll(-1, dims=-1).flatten()[index].masked_fill(positions < 0, IGNORE)
-    weights = (1.0 / (extract * extract.shape[1]))[..., None].expand_as(input_ids).flatten()[index]
-    return hidden.flatten(0, 2).index_select(0, index), targets, weights
+    chosen = targets.flatten()[index].masked_fill(positions < 0, IGNORE)
+    weights = (1.0 / (counts * counts.shape[1]))[..., None].expand_as(targets).flatten()[index]
+    return hidden.flatten(0, 2).index_select(0, index), chosen, weights

@@ -53,6 +53,7 @@ from gptkit.training.sharding import Sharding
 
 OPTIMIZER, STATE = "optimizer", "state.json"
 STATE_SCHEMA = "gptkit.state/1"  # also that of a state.json without a schema
+EARLIER = {"encoding": "utf-8", "objective": "causal"}  # what older versions did, and did not record
 CUT_OFF = f"no {MANIFEST}: the save was interrupted"
 DECAYED = "its learning rate was already decaying towards the end of a shorter run (a smaller --steps)"
 
@@ -293,8 +294,7 @@ def _other_version(path: Path, schema: str) -> InputError:
 
 def refuse_other_identity(path: Path, saved: Mapping[str, str], identity: Mapping[str, str]) -> None:
     """Raise UsageError if the identity `saved` in a checkpoint differs from this run's, with old and new values."""
-    if "encoding" in identity:
-        saved = {"encoding": "utf-8", **saved}  # older versions read nothing else
+    saved = {name: value for name, value in EARLIER.items() if name in identity} | dict(saved)
     if unrecorded := sorted(identity.keys() - saved.keys()):
         message = f"the checkpoint is from an earlier version, which did not record {', '.join(unrecorded)}"
         fix = "finish the run with that version, or start a new run with another --out"
