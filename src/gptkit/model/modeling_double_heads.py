@@ -169,7 +169,7 @@ def predicting_positions(extract: Tensor, length: int) -> Tensor:
 
 
 def padded_positions(predicts: Tensor) -> Tensor:
-    """Return the flat indices (token,) of what is True, padded with -1 to a multiple of TOKENS_MULTIPLE, never empty."""
+    """Return the flat indices (token,) of what is True, padded with -1 to a multiple of TOKENS_MULTIPLE above 0."""
     index = predicts.flatten().nonzero().squeeze(1)
     padding = -len(index) % TOKENS_MULTIPLE if len(index) else TOKENS_MULTIPLE
     return F.pad(index, (0, padding), value=-1)

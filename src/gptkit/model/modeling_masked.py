@@ -52,10 +52,10 @@ class MaskedDoubleHeadsModel(GPTDoubleHeadsModel):
 
     def states(self, input_ids: Tensor, extract: Tensor) -> Tensor:
         is_token = torch.arange(input_ids.shape[-1], device=extract.device) <= extract[..., None]
-        outputs = self.transformer(
-            input_ids=input_ids.flatten(0, 1), attention_mask=is_token.flatten(0, 1).long(), use_cache=False
-        )
-        return outputs.last_hidden_state.view(*input_ids.shape, -1)
+        mask = is_token.flatten(0, 1).long()
+        outputs = self.transformer(input_ids=input_ids.flatten(0, 1), attention_mask=mask, use_cache=False)
+        hidden: Tensor = outputs.last_hidden_state
+        return hidden.view(*input_ids.shape, -1)
 
     def auxiliary_predictions(
         self,

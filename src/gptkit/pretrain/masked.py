@@ -60,10 +60,10 @@ def validate_masked(
     rows: int,
     should_stop: ShouldStop = lambda: False,
 ) -> dict[str, float]:
-    """Return masked_loss: the mean loss in nats of a text's masked tokens, in passes of `rows` disjoint windows.
+    """Return masked_loss, the mean loss in nats of a text's masked tokens, in passes of `rows` disjoint windows.
 
-    The masks depend on the windows' length, not on the run's seed. As in `job.validate`, the number of processes affects
-    only the order of the final sum. Raises StopEvaluation once `should_stop` returns true.
+    The masks depend on the windows' length, not on the run's seed. The number of processes affects only the order of
+    the final sum. Raises StopEvaluation once `should_stop` returns true.
     """
     device = next(model.parameters()).device
     total = torch.zeros(2, dtype=torch.float64, device=device)  # nats, masked tokens

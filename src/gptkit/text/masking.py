@@ -38,4 +38,4 @@ def mask_row(
 
 def _uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Return numbers from [0, 1)."""
-    return (words >> np.uint64(11)) * 2.0**-53
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
