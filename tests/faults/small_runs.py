@@ -65,7 +65,9 @@ class SmallRuns:
         return ["finetune", *_flags(FLAGS | values | changes)]
 
     def words(self, kind: str, out: Path, **changes: object) -> list[str]:
-        """Return the command line of `kind`: pretrain or finetune."""
+        """Return the command line of `kind`: pretrain, finetune or masked, which is pretrain of a masked model."""
+        if kind == "masked":
+            return self.pretrain(out, objective="masked", **changes)
         return self.pretrain(out, **changes) if kind == "pretrain" else self.finetune(out, **changes)
 
     def write(self) -> None:
@@ -82,7 +84,7 @@ class SmallRuns:
 
 
 class Reference(Protocol):
-    """Returns the uninterrupted run of a kind, pretrain or finetune."""
+    """Returns the uninterrupted run of a kind, see SmallRuns.words."""
 
     def __call__(self, kind: str, **changes: object) -> Path: ...
 

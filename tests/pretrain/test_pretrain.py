@@ -212,9 +212,12 @@ def test_the_tokenizer_is_trained_once(capsys: pytest.CaptureFixture[str]) -> No
     assert "tokenizer bpe:300: 300 entries, from the cache" in logs[1]
 
 
-def test_the_same_command_gives_the_same_bytes_and_a_resumed_run_too(capsys: pytest.CaptureFixture[str]) -> None:
-    first = pretrain(capsys, "first")
-    second = pretrain(capsys, "second")
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_the_same_command_gives_the_same_bytes_and_a_resumed_run_too(
+    objective: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = pretrain(capsys, "first", objective=objective)
+    second = pretrain(capsys, "second", objective=objective)
     paths = {"run_dir", "model_dir"}
     assert {k: v for k, v in without_times(first).items() if k not in paths} == {
         k: v for k, v in without_times(second).items() if k not in paths
@@ -226,13 +229,13 @@ def test_the_same_command_gives_the_same_bytes_and_a_resumed_run_too(capsys: pyt
     Path("second/result.json").unlink()
     shutil.rmtree("second/model")
     shutil.rmtree("second/checkpoints/step-000006")
-    resumed = pretrain(capsys, "second")
+    resumed = pretrain(capsys, "second", objective=objective)
     assert resumed["resumed_from"] == 4
     assert Path("second/model/model.safetensors").read_bytes() == weights
     assert list(map(without_times, rows("second"))) == list(map(without_times, rows("first")))
 
-    assert pretrain(capsys, "second") == resumed  # a finished run prints its result again
-    assert main(arguments("second", learning_rate=0.5)) == 2
+    assert pretrain(capsys, "second", objective=objective) == resumed  # a finished run prints its result again
+    assert main(arguments("second", objective=objective, learning_rate=0.5)) == 2
     error = json.loads(capsys.readouterr().out)["error"]
     assert "learning_rate was" in error["message"]
 
