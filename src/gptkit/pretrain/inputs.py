@@ -19,7 +19,6 @@ from gptkit.model.model_types import ANY
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files import model_directory, model_presets
 from gptkit.pretrain.check import DEFAULT_MODEL, DEFAULT_TOKENIZER, block_sizes, refuse_other_objective
-from gptkit.pretrain.masked import refuse_unmasked
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.system.run_layout import START
 from gptkit.text.blocks import PreparedText, TrainingBlocks, prepare
@@ -85,8 +84,6 @@ def prepare_inputs(options: PretrainOptions, console: Console, *, for_plan: bool
             if stream.unknown:
                 console.warn(unknown_note(f"the {side} text", stream.unknown, len(stream)))
         TrainingBlocks(text.train.ids, sequence_length, options.seed)  # raises if the text is too short
-        if options.objective == "masked":
-            refuse_unmasked(text.validation.ids, sequence_length)
     from_scratch = model is None
     vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
     if model is None or for_plan:

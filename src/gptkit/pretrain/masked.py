@@ -15,7 +15,6 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
-from gptkit.errors import InputError
 from gptkit.text.blocks import TokenIds, TrainingBlocks
 from gptkit.text.masking import VALIDATION_SEED, is_chosen, mask_row
 from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop, cut, own_batches
@@ -74,15 +73,7 @@ def validate_masked(
     if dist.is_initialized():
         dist.all_reduce(total)
     nll, count = total.tolist()
-    return {"masked_loss": nll / max(count, 1)}
-
-
-def refuse_unmasked(tokens: TokenIds, length: int) -> None:
-    """Raise InputError if the validation text is so short that none of its tokens is masked."""
-    lengths = (min(length, len(tokens) - start) for start in range(0, len(tokens), length))
-    if not any(is_chosen(VALIDATION_SEED, number, each).any() for number, each in enumerate(lengths)):
-        message = f"none of the {len(tokens):,} tokens of the validation text is masked"
-        raise InputError(message, where="--validation", fix="hold out a larger fraction, or pass a file")
+    return {"masked_loss": nll / count}
 
 
 def _validation_batches(tokens: TokenIds, length: int, mask_token: int, rows: int) -> Iterator[Batch]:

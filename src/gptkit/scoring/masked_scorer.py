@@ -57,12 +57,13 @@ class MaskedScorer:
             found: dict[tuple[int, int], Found] = {}
             done, total = 0, sum(map(len, by_length.values()))
             for length, copies in sorted(by_length.items()):
-                size = min(max(1, PADDED_TOKENS.get(self.device.type, 2048) // length), self.batch_size or len(copies))
+                most = max(1, PADDED_TOKENS.get(self.device.type, PADDED_TOKENS["cpu"]) // length)
+                size = min(most, self.batch_size or most)
                 for start in range(size * self.rank, len(copies), size * self.count):
                     batch = copies[start : start + size]
                     found |= zip(batch, self._tokens(requests, batch, banned), strict=True)
                 done += len(copies)
-                tick(len(requests) * done // total)
+                tick(len(requests) * done // max(total, 1))
             return found
 
         tokens = {key: token for part in self.everywhere(own_tokens) for key, token in part.items()}

@@ -14,7 +14,8 @@ from gptkit.text.blocks import MASKS, draws
 
 CHOSEN, MASKED, REPLACED = 0.15, 0.8, 0.1  # the last two are shares of the first
 NOT_CHOSEN = -100  # the label of a token that is not predicted
-VALIDATION_SEED = 2**32  # no run's seed: every run of one text and length validates on the same masks
+# No run's seed: runs of one text and length validate on the same masks. It masks a text's first token, so never none.
+VALIDATION_SEED = 2**32
 
 
 def is_chosen(seed: int, row: int, length: int) -> NDArray[np.bool_]:
