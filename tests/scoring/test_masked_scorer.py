@@ -31,8 +31,7 @@ def model() -> MaskedGPT:
 
 
 def scored(model: MaskedGPT, banned: tuple[int, ...] = (), ticks: list[int] | None = None, **more: Any) -> list[Answer]:
-    settings = {"precision": "fp32", "batch_size": None, "rank": 0, "count": 1, "everywhere": lambda work: [work()]}
-    scorer = MaskedScorer(model, device=torch.device("cpu"), **{**settings, **more})
+    scorer = MaskedScorer(model, torch.device("cpu"), **more)
     answers = scorer.score(groups(), banned, (ticks if ticks is not None else []).append)
     assert [*map(len, answers)] == [*map(len, groups())]
     return [answer for group in answers for answer in group]

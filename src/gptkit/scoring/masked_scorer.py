@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,23 +24,17 @@ from gptkit.system.limits import translate_out_of_memory
 Found = tuple[float, int, int]  # a token's log_prob, top and top_allowed, see Answer
 
 
+@dataclass(frozen=True)
 class MaskedScorer:
     """Answers requests as `Scorer` does, with the same arguments; a request has at most n_positions tokens."""
 
-    def __init__(
-        self,
-        model: GPTForCausalLM,
-        *,
-        device: torch.device,
-        precision: str,
-        batch_size: int | None,
-        rank: int,
-        count: int,
-        everywhere: Callable[[Callable[[], Any]], list[Any]],
-    ) -> None:
-        self.model, self.device, self.batch_size = model, device, batch_size
-        self.is_bf16 = precision == "bf16"
-        self.rank, self.count, self.everywhere = rank, count, everywhere
+    model: GPTForCausalLM
+    device: torch.device
+    precision: str = "fp32"
+    batch_size: int | None = None
+    rank: int = 0
+    count: int = 1
+    everywhere: Callable[[Callable[[], Any]], list[Any]] = lambda work: [work()]
 
     def score(
         self,
@@ -79,7 +74,7 @@ class MaskedScorer:
         masked = ids.scatter(1, places, mask_token_of(self.model.config) or 0)
         with (
             translate_out_of_memory("use a smaller --batch-size"),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
         ):
             hidden: Tensor = self.model.transformer(input_ids=masked, use_cache=False).last_hidden_state
             states = hidden[torch.arange(len(copies), device=self.device), places[:, 0]]  # (copy, n_embd)
