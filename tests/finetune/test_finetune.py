@@ -156,8 +156,8 @@ class Place:
 
     def masked(self) -> Path:
         """Return a masked model."""
-        pretrain(self.root, self.root / "masked", "--objective", "masked")
-        return self.root / "masked" / "model"
+        pretrain(self.root, self.root / "pretrained-masked", "--objective", "masked")
+        return self.root / "pretrained-masked" / "model"
 
     def weights(self, run: str) -> bytes:
         return (self.root / run / "model" / "model.safetensors").read_bytes()
