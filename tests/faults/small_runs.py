@@ -66,10 +66,11 @@ class SmallRuns:
         return ["finetune", *_flags(FLAGS | values | changes)]
 
     def words(self, kind: str, out: Path, **changes: object) -> list[str]:
-        """Return the command line of `kind`: pretrain, of an LSTM too, or finetune."""
-        if kind == "lstm":
-            return self.pretrain(out, model=self.folder / "lstm.json", **changes)
-        return self.pretrain(out, **changes) if kind == "pretrain" else self.finetune(out, **changes)
+        """Return the command line of `kind`: pretrain (of an LSTM or a masked model too), or finetune."""
+        changes |= {"lstm": {"model": self.folder / "lstm.json"}, "masked": {"objective": "masked"}}.get(kind, {})
+        if kind != "finetune":
+            return self.pretrain(out, **changes)
+        return self.finetune(out, **changes)
 
     def write(self) -> None:
         """Write the data: a text, the shape of a model, a labelled task."""
@@ -86,7 +87,7 @@ class SmallRuns:
 
 
 class Reference(Protocol):
-    """Returns the uninterrupted run of a kind, pretrain or finetune."""
+    """Returns the uninterrupted run of a kind, see SmallRuns.words."""
 
     def __call__(self, kind: str, **changes: object) -> Path: ...
 

@@ -17,10 +17,11 @@ from small_runs import SAVE_EVERY, Reference, SmallRuns, identical
 
 from figures import Count, Report
 
-KINDS = ["pretrain", "finetune"]
+KINDS = ["pretrain", "finetune", "masked"]
 SHORT: dict[str, dict[str, object]] = {
     "pretrain": {"steps": 6, "eval_every": 3},  # the first save, another, and one that prunes
     "finetune": {"epochs": 1, "save_every": 4},
+    "masked": {"steps": 6, "eval_every": 3},
 }
 
 

@@ -154,6 +154,11 @@ class Place:
             for line in (self.root / run / "metrics.jsonl").read_text().splitlines()
         ]
 
+    def masked(self) -> Path:
+        """Return a masked model."""
+        pretrain(self.root, self.root / "pretrained-masked", "--objective", "masked")
+        return self.root / "pretrained-masked" / "model"
+
     def weights(self, run: str) -> bytes:
         return (self.root / run / "model" / "model.safetensors").read_bytes()
 
@@ -163,13 +168,17 @@ def pretrained(root: Path) -> Place:
     (root / "text.txt").write_text("".join(text(i, "pretraining") + ".\n" for i in range(300)))
     shape = {"model_type": "gptkit", "n_positions": 96, "n_embd": 32, "n_layer": 2, "n_head": 2}
     (root / "shape.json").write_text(json.dumps(shape))
-    words = ["pretrain", root / "text.txt", "--model", root / "shape.json", "--tokenizer", "char", "--steps", 3]
-    words += ["--tokens-per-step", 128, "--sequence-length", 32, "--compile", "off", "--out", root / "pretrained"]
-    code, _, log = call(words)
-    assert code == 0, log
+    pretrain(root, root / "pretrained")
     (root / "pretrained" / "model").rename(root / "model")
     write_rte(root / "data")
     return Place(root)
+
+
+def pretrain(root: Path, out: Path, *more: str) -> None:
+    words = ["pretrain", root / "text.txt", "--model", root / "shape.json", "--tokenizer", "char", "--steps", 3]
+    words += ["--tokens-per-step", 128, "--sequence-length", 32, "--compile", "off", "--out", out, *more]
+    code, _, log = call(words)
+    assert code == 0, log
 
 
 @pytest.fixture(scope="module")
@@ -290,18 +299,21 @@ def stop_at(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_run.RunReporter, "_step", signalled)
 
 
-@pytest.mark.parametrize("optimizer", ["openai-adam", "adamw"])
+@pytest.mark.parametrize("kind", ["openai-adam", "adamw", "masked"])
 def test_a_run_stopped_in_mid_epoch_goes_on_to_the_same_bits(
-    optimizer: str, place: Place, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    kind: str, place: Place, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if optimizer == "adamw":
-        whole, name = place.run("adamw", optimizer=optimizer), "adamw"
-    else:
+    options: dict[str, object] = {"optimizer": kind}
+    if kind == "masked":
+        options = {"model": place.masked()}
+    if kind == "openai-adam":
         whole, name = request.getfixturevalue("single"), "single"
-    stopped = f"stopped-{optimizer}"
+    else:
+        whole, name = place.run(kind, **options), kind
+    stopped = f"stopped-{kind}"
     with monkeypatch.context() as patched:
         stop_at(5, signal.SIGTERM, patched)
-        code, _, log = call(place.words(stopped, optimizer=optimizer))
+        code, _, log = call(place.words(stopped, **options))
     assert code == 143
     line = log.splitlines()[-1]
     assert f"step 5 of {STEPS} is saved" in line

@@ -61,6 +61,46 @@ def test_an_epoch_visits_every_example_at_most_once_and_drops_less_than_a_batch(
     assert len(set(seen)) == len(seen) == (n // batch_size * batch_size or n)
 
 
+@given(ANY_CUT, ANY_CUT, st.integers(1, 12))
+def test_masks_of_texts_do_not_depend_on_the_cut_and_leave_markers_and_padding(
+    one: tuple[int, int], other: tuple[int, int], step: int
+) -> None:
+    examples = examples_of(30)
+    mask = START - 1  # below the markers, as in a masked model
+    found = []
+    for micro_batch, padded_tokens in (one, other):
+        batches = finetuning_batches(
+            examples, batch_size=8, seed=2, micro_batch=micro_batch, padded_tokens=padded_tokens, mask_token=mask
+        )
+        rows = []
+        for batch in (micro.load() for micro in batches(step)):
+            ids, masked, targets = (batch[name] for name in ("input_ids", "masked_ids", "masked_targets"))
+            chosen = targets >= 0
+            assert torch.equal(targets[chosen], ids[chosen])
+            assert (ids[chosen] == 5).all()  # no marker, no padding
+            assert torch.equal(masked[~chosen], ids[~chosen])
+            assert (masked[chosen] <= mask).all()
+            positions = batch["lm_positions"]
+            assert torch.equal(positions[positions >= 0], chosen.flatten().nonzero()[:, 0])
+            ends = batch["extract"].flatten() + 1
+            rows += [row[:end].tolist() for row, end in zip(masked.flatten(0, 1), ends.tolist(), strict=True)]
+        found.append(rows)
+    assert found[0] == found[1]
+    assert any(mask in row for row in found[0])
+
+
+def test_an_example_has_other_masks_in_every_epoch() -> None:
+    batches = finetuning_batches(
+        examples_of(30), batch_size=30, seed=2, micro_batch=30, padded_tokens=9999, mask_token=START - 1
+    )
+    masks = [{}, {}]  # of each epoch, by example
+    for step, found in enumerate(masks, 1):
+        for batch in (micro.load() for micro in batches(step)):
+            found |= zip(batch["labels"].tolist(), (batch["masked_targets"] >= 0).tolist(), strict=True)
+    assert masks[0].keys() == masks[1].keys()
+    assert sum(masks[0][example] != masks[1][example] for example in masks[0]) > 20
+
+
 def test_updates_of_gpt1() -> None:
     assert [3 * steps_per_epoch(n, 32) for n in (1497, 2490, 392_702)] == [138, 231, 36_813]
     assert steps_per_epoch(5, 32) == 1

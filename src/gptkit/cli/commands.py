@@ -75,7 +75,8 @@ def _once_trained(line: str) -> str:
 
 def _after_pretrain(result: Mapping[str, Any], words: Sequence[str]) -> str:
     kept = best_weights(result)
-    return "gptkit generate --top-k 40 --model " + (_quoted(str(kept)) if kept else "{model_dir}")
+    command = "generate --top-k 40" if result.get("masked_loss") is None else "finetune --task demo-classification"
+    return f"gptkit {command} --model " + (_quoted(str(kept)) if kept else "{model_dir}")
 
 
 def _after_finetune(result: Mapping[str, Any], words: Sequence[str]) -> str:
@@ -112,6 +113,10 @@ def _after_score(result: Mapping[str, Any], words: Sequence[str]) -> str:
 
 def _after_predict(result: Mapping[str, Any], words: Sequence[str]) -> str:
     flags = {word.partition("=")[0] for word in words if word.startswith("-")}
+    from gptkit.training.finished_runs import is_gpt  # safetensors would slow --help down
+
+    if not is_gpt(result["model"]):
+        return "gptkit eval --model {model}"
     if flags - {"--model", "-m", "--device"} or result["truncated"]:  # inspect shows no more than fits
         return EXPORT
     model = [] if flags & {"--model", "-m"} else ["--model", result["model"]]

@@ -207,6 +207,8 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
         is_default = options.split == EvalOptions.split  # a task for evaluation only has one split, whatever its name
         split = next(iter(task.splits)) if is_default and len(task.splits) == 1 else options.split
         source = Path(spec.data).name if spec.data and Path(spec.data).is_file() else f"the {split} split"
+        if not head.answers(task):
+            _suited(ending_protocols(), head, spec)
         examples, protocols = _labelled(task, split, spec, head, options, say), (head_protocol(task, source),)
         if not head.answers(task):
             protocols = ending_protocols(choices=len(examples.examples[0].fields[-1]))
@@ -260,7 +262,7 @@ def _zero_shot(
             message = f"--stride chooses the protocol sliding-{options.stride}, not {spec.task}"
             raise UsageError(message, where="--stride", fix=f"pass --task {name}, or leave --stride out")
         evaluation = with_stride(evaluation, options.stride)
-    protocols = evaluation.protocols
+    protocols = _suited(evaluation.protocols, head, spec)
     if name == DEFAULT and spec.data is None:
         examples, own = own_text(head.directory)
         protocols = tuple(own if isinstance(each, ValidationProtocol) else each for each in protocols)
@@ -273,6 +275,18 @@ def _zero_shot(
     if examples.is_variant:
         protocols = tuple(replace(protocol, published=()) for protocol in protocols)
     return examples, protocols, evaluation
+
+
+def _suited(protocols: Sequence[Protocol], head: Head, spec: TaskSpec) -> tuple[Protocol, ...]:
+    """Return the protocols that go with the model's objective; UsageError if none does."""
+    found = tuple(each for each in protocols if each.masked in (head.is_masked, None))
+    if found:
+        return found
+    problem, fix = f"{spec.task} is for masked language models", "leave out what follows the /"
+    if head.is_masked:
+        problem = f"a masked model predicts no next token, so it cannot answer {spec.task}"
+        fix = "pass --task blimp, or a model that was fine-tuned on a task"
+    raise UsageError(problem, where=spec.where, fix=fix)
 
 
 def _unanswerable(task: Task | None, spec: TaskSpec, head: Head) -> UsageError:

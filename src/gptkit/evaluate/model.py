@@ -17,11 +17,12 @@ from gptkit.decoding.engines import choose_engine
 from gptkit.decoding.text_model import Draft, Prompt, TextModel
 from gptkit.decoding.text_options import TextModelOptions, check_settings, prompt_room
 from gptkit.evaluate.options import EvalOptions
-from gptkit.model.configuration_gpt import read_config
+from gptkit.model.configuration_gpt import mask_token_of, read_config
 from gptkit.model.loading import load_model, weights_sha256
-from gptkit.model.model_types import ANY, CAUSAL
+from gptkit.model.model_types import ANY
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.scoring.encoder import Encoder
+from gptkit.scoring.masked_scorer import MaskedScorer
 from gptkit.scoring.protocols import Answer, Generated, GeneratedProtocol, Group, Items
 from gptkit.scoring.scorer import Scorer
 from gptkit.system.processor import refuse_emulated_bf16
@@ -57,7 +58,8 @@ class EvaluatedModel:
         self.console = console
         self.config = read_config(described_in(directory) / "config.json")
         self.tokenizer = tokenizer_in(directory)
-        self.encoder = Encoder(self.tokenizer, self.config.n_positions)
+        is_masked = mask_token_of(self.config) is not None  # which reads a request's last token, too
+        self.encoder = Encoder(self.tokenizer, self.config.n_positions - is_masked)
         self._warned: set[str] = set()
 
     def warn_once(self, line: str) -> None:
@@ -89,9 +91,10 @@ class EvaluatedModel:
             return self._scorer.score(groups, banned, tally.reach)
 
     @functools.cached_property
-    def _scorer(self) -> Scorer:
-        return Scorer(
-            load_model(self.directory, types=CAUSAL).to(self.accelerator.device).eval(),
+    def _scorer(self) -> Scorer | MaskedScorer:
+        make = Scorer if mask_token_of(self.config) is None else MaskedScorer
+        return make(
+            load_model(self.directory, types=ANY).to(self.accelerator.device).eval(),
             device=self.accelerator.device,
             precision=self.options.precision,
             batch_size=self.options.batch_size,

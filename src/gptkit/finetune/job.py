@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any, Literal
@@ -15,7 +16,8 @@ from gptkit.errors import UsageError
 from gptkit.finetune.inputs import Inputs, depth_of
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.study import VARIANTS
-from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel, predicting_positions
+from gptkit.model.configuration_gpt import mask_token_of
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel, padded_positions, predicting_positions
 from gptkit.model.modeling_gpt import compile_blocks
 from gptkit.report.dry_run import PlannedRun, show_plan
 from gptkit.report.memory_plan import Workload
@@ -23,6 +25,7 @@ from gptkit.tasks.encoding import EncodedExamples, Indices
 from gptkit.tasks.head_outputs import PREDICTION_TOKENS, evaluate_head, evaluation_pieces
 from gptkit.tasks.heads import metrics_of
 from gptkit.text.blocks import block_order
+from gptkit.text.masking import NOT_CHOSEN, mask_row
 from gptkit.training import rules
 from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop
 from gptkit.training.job import MicroBatching, TrainingJob, make_plan, make_schedule
@@ -56,13 +59,23 @@ class FinetuneRun:
         return self.steps_per_epoch * self.options.epochs
 
     @property
+    def mask_token(self) -> int | None:
+        """The mask token of a masked model."""
+        return mask_token_of(self.model.config)
+
+    @property
     def flops_per_token(self) -> float:
-        """FLOPs of a training step per token; the LM head counts only with the auxiliary loss, frozen weights never."""
+        """FLOPs of a training step per token; the LM head counts only with the auxiliary loss, frozen weights never.
+
+        A masked model's auxiliary loss takes a second pass, whose head, for 15% of the tokens, is left out.
+        """
         if self.options.features != "none":
             return 0.0
         model, train = self.model, self.inputs.train
-        table = 0 if self.options.lm_coef else model.transformer.wte.weight.numel()
-        return rules.flops_per_token(model, int(train.tokens.mean() / train.sequences_per_example), idle=table)
+        has_second_pass = self.mask_token is not None and self.options.lm_coef > 0
+        table = 0 if self.options.lm_coef and not has_second_pass else model.transformer.wte.weight.numel()
+        length = int(train.tokens.mean() / train.sequences_per_example)
+        return (1 + has_second_pass) * rules.flops_per_token(model, length, idle=table)
 
     @cached_property
     def max_padded_tokens(self) -> int:
@@ -80,14 +93,19 @@ class FinetuneRun:
         limit = self.max_padded_tokens
         micro_batch = self.options.micro_batch or rules.micro_batch_rows(size, self.options.processes)
 
+        mask = self.mask_token if self.options.lm_coef else None
+
         def batches_of(examples: int) -> Batches:
-            return finetuning_batches(train, batch_size=size, seed=seed, micro_batch=examples, padded_tokens=limit)
+            return finetuning_batches(
+                train, batch_size=size, seed=seed, micro_batch=examples, padded_tokens=limit, mask_token=mask
+            )
 
         longest_first = np.argsort(-train.lengths, kind="stable")  # no batch has more tokens than the longest examples
+        load = partial(_training_batch, train, mask_token=mask, seed=seed, epoch=0)
         return MicroBatching(
             micro_batch=min(micro_batch, size),
             batches_of=batches_of,
-            largest=lambda examples: _micro_batches(train, longest_first[:size], examples, limit),
+            largest=lambda examples: _micro_batches(train, longest_first[:size], examples, limit, load),
             has_dropout=self.model.has_dropout,
             unit="examples",
         )
@@ -247,12 +265,19 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 def finetuning_batches(
-    examples: EncodedExamples, *, batch_size: int, seed: int, micro_batch: int, padded_tokens: int
+    examples: EncodedExamples,
+    *,
+    batch_size: int,
+    seed: int,
+    micro_batch: int,
+    padded_tokens: int,
+    mask_token: int | None = None,
 ) -> Batches:
     """Return the function from a step to its global batch, longest examples first, cut into micro-batches.
 
     It is pure, given the seed. Each micro-batch has at most `micro_batch` examples and `padded_tokens` tokens, padding
-    included, or a single example with more.
+    included, or a single example with more. With a `mask_token` each batch has its masked texts too, in every epoch
+    with other masks.
     """
     steps = steps_per_epoch(len(examples), batch_size)
     order = lru_cache(maxsize=2)(lambda epoch: block_order(seed, epoch, len(examples)))
@@ -260,25 +285,44 @@ def finetuning_batches(
     def batches(step: int) -> list[MicroBatch]:
         epoch, turn = divmod(step - 1, steps)
         chosen = order(epoch)[turn * batch_size : (turn + 1) * batch_size]
-        return _micro_batches(examples, chosen, micro_batch, padded_tokens, first_row=(step - 1) * batch_size)
+        load = partial(_training_batch, examples, mask_token=mask_token, seed=seed, epoch=epoch)
+        return _micro_batches(examples, chosen, micro_batch, padded_tokens, load, first_row=(step - 1) * batch_size)
 
     return batches
 
 
 def _micro_batches(
-    examples: EncodedExamples, chosen: Indices, most: int, padded_tokens: int, first_row: int = 0
+    examples: EncodedExamples,
+    chosen: Indices,
+    most: int,
+    padded_tokens: int,
+    load: Callable[[Indices], Batch],
+    first_row: int = 0,
 ) -> list[MicroBatch]:
     return [
         MicroBatch(
             first_row + start,
             len(indices),
-            partial(_training_batch, examples, indices),
+            partial(load, indices),
             int(examples.tokens[indices].sum()),
         )
         for start, indices in examples.cut_by_length(chosen, most, padded_tokens)
     ]
 
 
-def _training_batch(examples: EncodedExamples, indices: Indices) -> Batch:
+def _training_batch(
+    examples: EncodedExamples, indices: Indices, *, mask_token: int | None, seed: int, epoch: int
+) -> Batch:
     batch = {name: torch.from_numpy(array) for name, array in examples.select(indices).items()}
-    return batch | {"lm_positions": predicting_positions(batch["extract"], batch["input_ids"].shape[-1])}
+    if mask_token is None:
+        return batch | {"lm_positions": predicting_positions(batch["extract"], batch["input_ids"].shape[-1])}
+    numbers = (epoch * len(examples) + indices) * examples.sequences_per_example  # of each example's first sequence
+    ids = batch["input_ids"].numpy()
+    read, targets = ids.copy(), np.full_like(ids, NOT_CHOSEN)
+    for (example, sequence), end in np.ndenumerate(batch["extract"].numpy()):
+        place = ids[example, sequence]
+        is_text = (np.arange(len(place)) < end) & (place < mask_token)  # neither padding nor markers
+        found = mask_row(place[is_text], mask_token, seed=seed, row=int(numbers[example]) + sequence)
+        read[example, sequence, is_text], targets[example, sequence, is_text] = found
+    masked = {"masked_ids": torch.from_numpy(read), "masked_targets": torch.from_numpy(targets)}
+    return batch | masked | {"lm_positions": padded_positions(masked["masked_targets"] != NOT_CHOSEN)}

@@ -19,7 +19,7 @@ from gptkit.manage.run_rows import describe, evaluation_in, find_run, metrics_of
 from gptkit.manage.runs import figure_of, shown, written
 from gptkit.report.plots import draw_runs
 from gptkit.system.files import translate_os_errors
-from gptkit.system.run_layout import METRICS, MODEL, RESULT, START
+from gptkit.system.run_layout import METRICS, MODEL, RESULT, START, validation_loss
 from gptkit.training.metrics import newest_rows, read_rows
 
 AXES = {"steps": "step", "tokens": "tokens", "seconds": "elapsed_seconds"}
@@ -111,8 +111,8 @@ def _figures(path: Path) -> Figures:
 
 def _newest_evaluation(path: Path) -> dict[str, Any]:
     """Return the figures of an unfinished run's newest evaluation, under the names of a result."""
-    rows = newest_rows(path / METRICS, "val_loss") if (path / METRICS).is_file() else iter(())
-    row = next((row for row in rows if row.get("val_loss") is not None), None)
+    rows = newest_rows(path / METRICS, "_loss") if (path / METRICS).is_file() else iter(())
+    row = next((row for row in rows if validation_loss(row) is not None), None)
     return row | {"steps": row["step"], "train_loss": row["loss"], "metrics": evaluation_in(row)} if row else {}
 
 
@@ -233,6 +233,8 @@ def _draw(
         if by != "seconds":
             console.warn(f"equal {by} are then different amounts of text: --by seconds compares costs")
         lines, ylabel = {"bits_per_byte": "validation"}, "bits per byte"
+    if len({config.get("objective", "causal") for config in configs}) > 1:
+        console.warn("losses of masked tokens and of next tokens are not comparable")
     if len({read_json(path / RESULT).get("split_sha256") for path in paths.values()} - {None}) > 1:
         console.warn("the runs were not validated on the same text")
     curves = {}
@@ -261,8 +263,9 @@ def _missing(path: Path) -> str:
     return "it has no evaluation with bits per byte"
 
 
-def _points(rows: Sequence[Mapping[str, Any]], axis: str, figure: str) -> list[tuple[float, float]]:
-    return [(row[axis], row[figure]) for row in rows if None not in (row.get(axis), row.get(figure))]
+def _points(rows: Sequence[dict[str, Any]], axis: str, figure: str) -> list[tuple[float, float]]:
+    known = (row | ({figure: validation_loss(row)} if figure == "val_loss" else {}) for row in rows)
+    return [(row[axis], row[figure]) for row in known if None not in (row.get(axis), row.get(figure))]
 
 
 def _have_same_tokenizer(paths: Iterable[Path]) -> bool:

@@ -17,7 +17,7 @@ from gptkit.recipes import CONFIG, CONFIG_HEADER
 from gptkit.system import run_layout
 from gptkit.system.files import lock_holder, size_of
 from gptkit.system.reading import LARGEST_YAML, read_json_object, read_text
-from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, METRICS, RESULT, all_steps
+from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, LOSSES, METRICS, RESULT, all_steps, validation_loss
 from gptkit.training.finished_runs import whole_result
 from gptkit.training.metrics import NEWEST_BYTES, newest_rows
 
@@ -91,7 +91,7 @@ def _facts(path: Path) -> Iterator[Row]:
         yield {"state": "finished", "finished_at": str(result["finished_at"])}
         yield {"step": result.get("steps"), "steps": result.get("steps")}
         best = metrics_of(result, "best") or {"step": result.get("best_step"), **result}
-        figures = metrics_of(result) | {name: best.get(name) for name in ("bits_per_byte", "val_loss")}
+        figures = metrics_of(result) | {name: best.get(name) for name in ("bits_per_byte", *LOSSES)}
         yield _main_figure(figures) | {"best_step": step if isinstance(step := best.get("step"), int) else None}
 
 
@@ -148,7 +148,7 @@ def _progress(path: Path, command: str, config: Mapping[str, Any]) -> Row:
 
 def _best_figure(metrics: Path, *, higher_is_better: bool) -> Row:
     """Return the main figure at the best evaluation of an unfinished run; of a long run the newest, without a step."""
-    evaluated = [row for row in newest_rows(metrics, "val_loss") if row.get("val_loss") is not None]
+    evaluated = [row for row in newest_rows(metrics, "_loss") if validation_loss(row) is not None]
     if not evaluated:
         return {}
     newest = _main_figure(evaluation_in(evaluated[0]))
@@ -161,8 +161,8 @@ def _best_figure(metrics: Path, *, higher_is_better: bool) -> Row:
 
 
 def evaluation_in(row: Mapping[str, Any]) -> Row:
-    """Return what an evaluation measured in a row of metrics.jsonl, which ends with it: val_loss comes last here."""
-    measured = dict(itertools.dropwhile(lambda item: item[0] != "val_loss", row.items()))
+    """Return what an evaluation measured in a row of metrics.jsonl, which ends with it: its loss comes last here."""
+    measured = dict(itertools.dropwhile(lambda item: item[0] not in LOSSES, row.items()))
     return {name: measured[name] for name in [*[*measured][1:], *[*measured][:1]] if name != "val_perplexity"}
 
 

@@ -164,6 +164,8 @@ def _next(path: Path, row: Row, config: Mapping[str, Any]) -> str:
         return f"gptkit {row['command']} --resume {name}"
     if row["state"] != "finished":
         return "gptkit runs ls"
+    if config.get("objective") == "masked":
+        return f"gptkit finetune --task demo-classification --model {name}"
     if row["command"] != "finetune":
         return f"gptkit generate --model {name}"
     data = config.get("data")
@@ -213,7 +215,8 @@ def _after_best(found: Row) -> Row:
     if found["command"] != "pretrain" or found["state"] != "finished" or not is_known or step == end:
         return {}
     kept = run_layout.weights_nearest(step, Path(found["path"]), end=end)
-    use = kept and f"step {step_of(kept):,}: gptkit generate --model {shlex.quote(str(kept))}"
+    command = "" if found["metric"] == "masked_loss" else "gptkit generate "
+    use = kept and f"step {step_of(kept):,}: {command}--model {shlex.quote(str(kept))}"
     return {"last figure": figure_of(found | {"value": last, "best_step": end}), "best weights kept": use}
 
 
@@ -222,7 +225,7 @@ def _losses(path: Path) -> dict[str, str]:
     rows: list[dict[str, Any]] = []
     with contextlib.suppress(GptkitError):
         rows = read_rows(path / METRICS) if os.path.isfile(path / METRICS) else []
-    names = {"loss": "training loss", "val_loss": "validation loss"}
+    names = {"loss": "training loss", "val_loss": "validation loss", "masked_loss": "validation loss of masked tokens"}
     found = {name: [row[key] for row in rows if row.get(key) is not None] for key, name in names.items()}
     return {name: sparkline(values) for name, values in found.items() if values}
 

@@ -131,10 +131,19 @@ class MaskedConfig(GPTConfig):
     keys: ClassVar[frozenset[str]] = OWN_KEYS | {"mask_token_id"}
     mask_token_id: int | None = None
 
+    @property
+    def family(self) -> str:
+        return super().family.replace("A ", "A masked ", 1)
+
     def validate_mask(self) -> None:
         """Raise ValueError for a mask token outside the vocabulary."""
         if self.mask_token_id is not None and not 0 <= self.mask_token_id < self.vocab_size:
             raise ValueError(f"mask_token_id must be an id below vocab_size ({self.vocab_size})")
+
+
+def mask_token_of(config: GPTConfig) -> int | None:
+    """Return the mask token of a masked model, None for any other."""
+    return config.mask_token_id if isinstance(config, MaskedConfig) else None
 
 
 CONFIGS: dict[str, type[GPTConfig]] = {GPT: GPTConfig, LSTM: LSTMConfig, MASKED: MaskedConfig}

@@ -95,48 +95,71 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         lm_positions: Tensor | None = None,
         loss_only: bool = False,
         states: Tensor | None = None,
+        masked_ids: Tensor | None = None,
+        masked_targets: Tensor | None = None,
     ) -> DoubleHeadsOutput:
         """Return the logits and, with `labels`, the losses: means, or sums over `num_items_in_batch`.
 
         input_ids (example, sequence, length) are padded on the right with any id; extract (example, sequence) is the
         position of each sequence's extract token, its last. labels: class or choice as int64 (example,), a score as
         float (example,), a distribution over classes as float (example, label). With lm_coef 0 the LM head is not run.
-        lm_positions are `predicting_positions` if known: computing them here synchronizes the device. With `loss_only`
-        the LM loss is computed in chunks from `lm_head`'s weight, bypassing its hooks and adapters, and only losses are
-        returned. `states` (example, sequence, layer, n_embd) are those of a frozen model at the extract tokens, if
+        lm_positions are `predicting_positions` if known: computing them here synchronizes the device. masked_ids and
+        masked_targets are for the auxiliary loss of a masked model. With `loss_only` the LM loss is computed in chunks
+        from `lm_head`'s weight, bypassing its hooks and adapters, and only losses are returned. `states` (example, sequence, layer, n_embd) are those of a frozen model at the extract tokens, if
         known: the Transformer is then not run, and there is no LM loss.
         """
-        examples, sequences, length = input_ids.shape
         if states is None:
-            hidden = self.hidden_states(input_ids.flatten(0, 1)).view(examples, sequences, length, -1)
+            hidden = self.hidden_states(input_ids, extract)
             logits = self.classify(hidden, extract)
         else:
             logits = self.answer(states.squeeze(2) if self.mix is None else self.mix(states.unbind(2)))
         if labels is None:
             return DoubleHeadsOutput(logits=logits)
-        count = examples if num_items_in_batch is None else num_items_in_batch
+        count = len(input_ids) if num_items_in_batch is None else num_items_in_batch
         classifier_loss = summed_classifier_loss(logits, labels) / count
         returned = None if loss_only else logits
         if not lm_coef or states is not None:
             return DoubleHeadsOutput(loss=classifier_loss, logits=returned, classifier_loss=classifier_loss)
-        if lm_positions is None:
-            lm_positions = predicting_positions(extract, length)
-        states, targets, weights = auxiliary_predictions(hidden, input_ids, extract, lm_positions)
+        predicting, targets, weights = self.auxiliary_predictions(
+            hidden, input_ids, extract, lm_positions, masked_ids, masked_targets
+        )
         if loss_only:
-            summed = lm_loss(states, self.lm_head.weight, targets, weights)
+            summed = lm_loss(predicting, self.lm_head.weight, targets, weights)
         else:
-            nll = F.cross_entropy(self.lm_head(states).float(), targets, ignore_index=IGNORE, reduction="none")
+            nll = F.cross_entropy(self.lm_head(predicting).float(), targets, ignore_index=IGNORE, reduction="none")
             summed = (nll * weights).sum()
         auxiliary = summed / count
         loss = classifier_loss + lm_coef * auxiliary
         return DoubleHeadsOutput(loss=loss, logits=returned, classifier_loss=classifier_loss, lm_loss=auxiliary)
 
-    def hidden_states(self, input_ids: Tensor) -> Tensor:
-        """Return what the heads read (row, length, n_embd) of ids (row, length)."""
-        is_mixed = self.mix is not None
-        output = self.transformer(input_ids=input_ids, use_cache=False, output_hidden_states=is_mixed)
+    def hidden_states(self, input_ids: Tensor, extract: Tensor) -> Tensor:
+        """Return what the heads read (example, sequence, length, n_embd)."""
+        output = self.transformer(
+            input_ids=input_ids.flatten(0, 1),
+            attention_mask=self.padding_mask(input_ids, extract),
+            use_cache=False,
+            output_hidden_states=self.mix is not None,
+        )
         hidden: Tensor = output.last_hidden_state if self.mix is None else self.mix(output.hidden_states)
-        return hidden
+        return hidden.view(*input_ids.shape, -1)
+
+    def padding_mask(self, input_ids: Tensor, extract: Tensor) -> Tensor | None:
+        """Return the mask (row, length) of padding, where the model would see it."""
+        return None
+
+    def auxiliary_predictions(
+        self,
+        hidden: Tensor,
+        input_ids: Tensor,
+        extract: Tensor,
+        positions: Tensor | None,
+        masked_ids: Tensor | None,
+        masked_targets: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `weighted_predictions` of the next tokens, whose weighted NLLs sum to L1."""
+        if positions is None:
+            positions = predicting_positions(extract, input_ids.shape[-1])
+        return weighted_predictions(hidden, input_ids.roll(-1, dims=-1), extract, positions)
 
     def classify(self, hidden: Tensor, extract: Tensor) -> Tensor:
         """Return the logits of hidden states (example, sequence, length, n_embd), in fp32."""
@@ -185,21 +208,26 @@ def predicting_positions(extract: Tensor, length: int) -> Tensor:
     Padding tokens are dropped before the LM head; the indices are padded to a multiple of TOKENS_MULTIPLE, because
     math libraries build a kernel for each new shape. extract (example, sequence).
     """
-    predicts = torch.arange(length, device=extract.device) < extract[..., None]  # (example, sequence, length)
+    return padded_positions(torch.arange(length, device=extract.device) < extract[..., None])
+
+
+def padded_positions(predicts: Tensor) -> Tensor:
+    """Return the flat indices (token,) of what is True, padded with -1 to a multiple of TOKENS_MULTIPLE above 0."""
     index = predicts.flatten().nonzero().squeeze(1)
-    return F.pad(index, (0, -len(index) % TOKENS_MULTIPLE), value=-1)
+    padding = -len(index) % TOKENS_MULTIPLE if len(index) else TOKENS_MULTIPLE
+    return F.pad(index, (0, padding), value=-1)
 
 
-def auxiliary_predictions(
-    hidden: Tensor, input_ids: Tensor, extract: Tensor, positions: Tensor
+def weighted_predictions(
+    hidden: Tensor, targets: Tensor, counts: Tensor, positions: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return hidden states (token, n_embd), targets (token,) and weights (token,) whose weighted NLLs sum to L1.
 
     An example's L1 is the mean over its sequences of the mean over each sequence's predictions. hidden
-    (example, sequence, length, n_embd), input_ids (example, sequence, length), extract (example, sequence), positions
-    (token,) as `predicting_positions` returns them.
+    (example, sequence, length, n_embd), targets (example, sequence, length), counts of predictions (example, sequence),
+    positions (token,) as `padded_positions` returns them.
     """
     index = positions.clamp(min=0)
-    targets = input_ids.roll(-1, dims=-1).flatten()[index].masked_fill(positions < 0, IGNORE)
-    weights = (1.0 / (extract * extract.shape[1]))[..., None].expand_as(input_ids).flatten()[index]
-    return hidden.flatten(0, 2).index_select(0, index), targets, weights
+    chosen = targets.flatten()[index].masked_fill(positions < 0, IGNORE)
+    weights = (1.0 / (counts * counts.shape[1]))[..., None].expand_as(targets).flatten()[index]
+    return hidden.flatten(0, 2).index_select(0, index), chosen, weights

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_bidirectional_mask
 
 from gptkit.model.configuration_gpt import MaskedConfig
-from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.model.lm_loss import IGNORE
+from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel, padded_positions, weighted_predictions
 from gptkit.model.modeling_gpt import GPTAttention, GPTForCausalLM, GPTModel
 
 
@@ -42,8 +44,34 @@ class MaskedGPT(GPTForCausalLM):
 
 
 class MaskedDoubleHeadsModel(GPTDoubleHeadsModel):
-    """A masked language model with a classifier at the extract token."""
+    """A masked language model with a classifier at the extract token, which sees the whole sequence but no padding."""
 
     config: MaskedConfig
     config_class = MaskedConfig
     language_model_class = MaskedGPT
+
+    def padding_mask(self, input_ids: Tensor, extract: Tensor) -> Tensor:
+        is_token = torch.arange(input_ids.shape[-1], device=extract.device) <= extract[..., None]
+        return is_token.flatten(0, 1).long()
+
+    def auxiliary_predictions(
+        self,
+        hidden: Tensor,
+        input_ids: Tensor,
+        extract: Tensor,
+        positions: Tensor | None,
+        masked_ids: Tensor | None,
+        masked_targets: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `weighted_predictions` of the masked tokens, from a second pass, over `masked_ids`.
+
+        masked_ids, masked_targets (example, sequence, length): the sequences with masks, and the ids of the masked
+        tokens, IGNORE elsewhere. As in GPT-1, an example's L1 is the mean over its sequences of the mean over each
+        sequence's predictions; that of a sequence without masked tokens is 0.
+        """
+        if masked_ids is None or masked_targets is None:
+            raise ValueError("lm_coef needs masked_ids and masked_targets")
+        is_masked = masked_targets != IGNORE
+        positions = padded_positions(is_masked) if positions is None else positions
+        counts = is_masked.sum(-1).clamp(min=1)
+        return weighted_predictions(self.hidden_states(masked_ids, extract), masked_targets, counts, positions)

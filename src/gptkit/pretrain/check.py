@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gptkit.errors import UsageError
-from gptkit.model_files import GPTShape, model_directory, model_presets, shape_file
+from gptkit.model_files import LSTM, MASKED, GPTShape, model_directory, model_presets, model_type, shape_file
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.system.reading import read_json_object
 from gptkit.text.corpora import check_corpus
@@ -31,12 +31,23 @@ def check(options: PretrainOptions) -> None:
         is_shape = name in model_presets() or not Path(name).is_dir()
         config = shape_file(name) if is_shape else model_directory(name) / "config.json"
         shape = read_json_object(config) if config.is_file() else {}  # an unfinished run has none of its own
+        refuse_other_objective(options.objective, model_type(shape), has_weights=not is_shape)
         n_positions = shape.get("n_positions", GPTShape.n_positions)
         if config.is_file() and type(n_positions) is int and n_positions > 0:
             block_sizes(options, n_positions)
     if options.tokenizer is not None:
         check_tokenizer(options.tokenizer)
     check_corpus(options.data, options.validation)
+
+
+def refuse_other_objective(objective: str, kind: str, *, has_weights: bool) -> None:
+    """Raise UsageError unless the objective can train a model of this type; a GPT's shape goes with both."""
+    if objective == "causal" and kind == MASKED:
+        message = "this model predicts masked tokens, not the next one"
+        raise UsageError(message, where="--model", fix="pass --objective masked")
+    if objective == "masked" and (kind == LSTM or (has_weights and kind != MASKED)):
+        message = "this model reads from left to right, which --objective masked does not"
+        raise UsageError(message, where="--model", fix="pass a GPT's preset, to train a masked model from scratch")
 
 
 def block_sizes(options: PretrainOptions, n_positions: int) -> tuple[int, int]:

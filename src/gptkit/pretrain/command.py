@@ -24,7 +24,7 @@ from gptkit.report.model_card import model_card, model_facts, write_model, write
 from gptkit.report.plots import draw_loss
 from gptkit.report.text import figure
 from gptkit.system.files import new_directory, translate_os_errors
-from gptkit.system.run_layout import OVERFITTED, best_weights, step_of
+from gptkit.system.run_layout import OVERFITTED, best_weights, step_of, validation_loss
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 from gptkit.training import rules
 from gptkit.training.finished_runs import read_result, readable_model
@@ -38,6 +38,7 @@ FIGURES = {
     "val_loss": "validation loss (nats per token)",
     "val_perplexity": "validation perplexity (per token)",
     "bits_per_byte": "validation bits per byte",
+    "masked_loss": "validation loss of masked tokens (nats per token)",
     "train_loss": "training loss, last step",
     "steps": "steps",
     "tokens": "tokens",
@@ -107,7 +108,7 @@ def _train(options: PretrainOptions, inputs: Inputs, session: Session, directory
         directory,
         session,
         write_start=lambda folder: write_start(folder, model, tokenizer),
-        sample=sample if options.sample_tokens else None,
+        sample=sample if options.sample_tokens and options.objective == "causal" else None,
         before="random tokens, before training" if inputs.from_scratch else "sample before training",
     )
     with quiet_transformers():
@@ -125,17 +126,18 @@ def _write(
     rows, finish, text = directory.rows(), trained.finish, inputs.text
     assert inputs.tokenizer is not None
     assert text is not None
-    figures = ("val_loss", "val_perplexity", "bits_per_byte")
-    last = directory.row_of(finish.step, figures)
-    evaluated = [row for row in rows if row.get("val_loss") is not None]
-    best = min(evaluated, key=lambda row: row["val_loss"])
+    is_masked = options.objective == "masked"
+    measured = ("masked_loss",) if is_masked else ("val_loss", "val_perplexity", "bits_per_byte")
+    last = directory.row_of(finish.step, measured)
+    figures = ("val_loss", "val_perplexity", "bits_per_byte", *(("masked_loss",) * is_masked))
+    best = min((row for row in rows if validation_loss(row) is not None), key=validation_loss)
     result = {
         "run_dir": str(directory.path),
         "model_dir": str(directory.path / "model"),
         "steps": finish.step,
         "tokens": finish.tokens,
         "train_loss": last["loss"],
-        **{name: last[name] for name in figures},
+        **{name: last.get(name) for name in figures},
         "best": {name: best.get(name) for name in ("step", *figures)},
         "tokens_per_second": finish.tokens_per_second,
         "mfu": trained.mfu,
@@ -154,18 +156,20 @@ def _write(
     with translate_os_errors("writing the model", fix=AGAIN):
         with new_directory(directory.path / "model") as folder:
             write_model(folder, inputs.model, inputs.tokenizer, card)
-        draw_loss(rows, directory.path / "loss.png", title=directory.path.name)
+        names = {"evaluated": "masked_loss", "ylabel": "loss (nats per masked token)"} if is_masked else {}
+        draw_loss(rows, directory.path / "loss.png", title=directory.path.name, **names)
     return directory.finish(result)
 
 
 def _overfitting(result: Mapping[str, Any]) -> str | None:
     """Return what to do about a validation loss that rises by more than 1% after its lowest point."""
-    lowest, step, last = result["best"]["val_loss"], result["best"]["step"], result["val_loss"]
+    lowest, step, last = validation_loss(result["best"]), result["best"]["step"], validation_loss(result)
     if last <= OVERFITTED * lowest:
         return None
     risen = f"the validation loss was lowest at step {step:,}, {lowest:.4g}, and rose to {last:.4g}"
     path = best_weights(result)
-    use = path and f"; the weights of step {step_of(path):,} are kept: gptkit generate --model {shlex.quote(str(path))}"
+    command = "gptkit generate " if result.get("masked_loss") is None else ""
+    use = path and f"; the weights of step {step_of(path):,} are kept: {command}--model {shlex.quote(str(path))}"
     cure = f"to train a better model, use more text, fewer steps (--steps {step}), or --dropout 0.1, and a new --out"
     return f"overfitting: {risen}: the model is memorizing its training text{use or ''}; {cure}"
 
@@ -180,6 +184,8 @@ def _figures(result: Mapping[str, Any]) -> dict[str, str]:
     for key, name in FIGURES.items():
         if (value := result.get(key)) is not None:
             found[name] = figure(value)
+        elif "masked_loss" in result:
+            continue
         elif key == "bits_per_byte" and (unknown := result.get("unknown_tokens", {}).get("validation")):
             found[name] = f"n/a: {unknown:,} tokens are unknown to the tokenizer"
     return found
@@ -189,16 +195,21 @@ def _card(
     options: PretrainOptions, inputs: Inputs, trained: TrainResult, result: Mapping[str, Any], *, command: str
 ) -> str:
     """Return the card of a finished run."""
-    text, generate_with = inputs.text, "gptkit generate --top-k 40 --model"
+    text, is_masked, best = inputs.text, options.objective == "masked", result["best"]
     assert text is not None
-    use, best = f"{generate_with} .", result["best"]
+    use_with = "gptkit finetune --task demo-classification" if is_masked else "gptkit generate --top-k 40"
+    use = f"{use_with} --model ."
     if kept := best_weights(result):
-        use = f"{generate_with} ../{kept.parent.name}/{kept.name}  # near the lowest loss\n{use}  # last step"
-    lowest = {"lowest validation loss": f"{best['val_loss']:.4g} at step {best['step']:,}"}
+        better = f"{use_with} --model ../{kept.parent.name}/{kept.name}"
+        use = f"{better}  # near the lowest loss\n{use}  # last step"
+    lowest = {"lowest validation loss": f"{validation_loss(best):.4g} at step {best['step']:,}"}
     origin = "from scratch" if inputs.from_scratch else f"from the weights of {options.model}"
+    model, kind = f"{inputs.model.config.family} language model", dict[str, Any]()
+    if is_masked:
+        kind = {"writes": False, "limits": "It predicts masked tokens from both sides, and writes no text."}
     return model_card(
         name=Path(str(result["run_dir"])).name,
-        summary=f"{inputs.model.config.family} language model, pre-trained {origin} with gptkit {gptkit.__version__}.",
+        summary=f"{model}, pre-trained {origin} with gptkit {gptkit.__version__}.",
         **model_facts(inputs.model, trained.choices),
         data=f"{inputs.corpus.description}: {text.train.utf8_bytes:,} training bytes, "
         f"{text.validation.utf8_bytes:,} validation bytes",
@@ -209,4 +220,5 @@ def _card(
         measured=_figures(result) | lowest,
         sample=trained.sample,
         use=use,
+        **kind,
     )

@@ -13,11 +13,12 @@ import torch
 
 from gptkit.console import Console
 from gptkit.errors import GptkitError, UsageError
+from gptkit.model.configuration_gpt import GPTConfig, MaskedConfig, mask_token_of
 from gptkit.model.loading import class_of, config_from, load_model, set_special_tokens
 from gptkit.model.model_types import ANY
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model_files import model_directory, model_presets
-from gptkit.pretrain.check import DEFAULT_MODEL, DEFAULT_TOKENIZER, block_sizes
+from gptkit.pretrain.check import DEFAULT_MODEL, DEFAULT_TOKENIZER, block_sizes, refuse_other_objective
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.system.run_layout import START
 from gptkit.text.blocks import PreparedText, TrainingBlocks, prepare
@@ -87,7 +88,7 @@ def prepare_inputs(options: PretrainOptions, console: Console, *, for_plan: bool
     from_scratch = model is None
     vocabulary = int(spec.removeprefix("bpe:")) if tokenizer is None else len(tokenizer)
     if model is None or for_plan:
-        config = model.config if model else config_from(options.model or DEFAULT_MODEL, vocab_size=vocabulary)
+        config = model.config if model else _config_from_scratch(options, vocabulary)
         torch.manual_seed(options.seed)
         with torch.device("meta") if for_plan else nullcontext():
             model = class_of(config, GPTForCausalLM)(config)
@@ -123,13 +124,26 @@ def _prerequisites(
     if name in model_presets() or not (name.startswith("hf:") or Path(name).is_dir()):
         tokenizer = _given_tokenizer(options.tokenizer or DEFAULT_TOKENIZER)
         entries = len(tokenizer) if tokenizer else 1  # one that is yet to be trained has more
-        return config_from(name, vocab_size=entries).n_positions, tokenizer, None
+        config = config_from(name, vocab_size=entries)
+        refuse_other_objective(options.objective, config.model_type, has_weights=False)
+        return config.n_positions, tokenizer, None
     directory = model_directory(name)
     tokenizer = _given_tokenizer(options.tokenizer) if options.tokenizer else tokenizer_in(directory)
     model = load_model(directory, types=ANY)
+    refuse_other_objective(options.objective, model.config.model_type, has_weights=True)
     if tokenizer is not None:
         _refuse_more_entries(tokenizer, model)
     return model.config.n_positions, tokenizer, model
+
+
+def _config_from_scratch(options: PretrainOptions, vocabulary: int) -> GPTConfig:
+    """Return the configuration for a tokenizer's size; a masked model has the mask token right after its ids."""
+    config = config_from(options.model or DEFAULT_MODEL, vocab_size=vocabulary)
+    if options.objective == "causal":
+        return config
+    entries = max(config.vocab_size, vocabulary + 1)
+    values = {key: value for key, value in config.to_diff_dict().items() if key != "model_type"}
+    return MaskedConfig(**{**values, "vocab_size": entries, "mask_token_id": vocabulary})
 
 
 def _given_tokenizer(spec: str) -> PreTrainedTokenizerBase | None:
@@ -141,9 +155,11 @@ def _given_tokenizer(spec: str) -> PreTrainedTokenizerBase | None:
 
 
 def _refuse_more_entries(tokenizer: PreTrainedTokenizerBase, model: GPTForCausalLM) -> None:
-    if len(tokenizer) <= model.config.vocab_size:
+    mask_token = mask_token_of(model.config)
+    entries = model.config.vocab_size if mask_token is None else mask_token
+    if len(tokenizer) <= entries:
         return
-    message = f"the tokenizer has {len(tokenizer):,} entries, but the model only {model.config.vocab_size:,}"
+    message = f"the tokenizer has {len(tokenizer):,} entries, but the model only {entries:,}"
     raise UsageError(message, where="--tokenizer", fix="leave --tokenizer out to use the model's own")
 
 

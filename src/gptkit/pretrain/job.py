@@ -1,26 +1,28 @@
 """A pre-training run: batches, loss and validation for the training loop, and its plan for `--dry-run`.
 
-Each token of a block is predicted from those before it (GPT-1 paper, equation 1).
+Each token of a block is predicted from those before it (GPT-1 paper, equation 1), or the masked ones from all others.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from gptkit.model.configuration_gpt import mask_token_of
 from gptkit.model.modeling_gpt import compile_blocks
 from gptkit.pretrain.inputs import Inputs, prepare_inputs
+from gptkit.pretrain.masked import masked_batches, validate_masked
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.report.dry_run import PlannedRun, show_plan
 from gptkit.report.memory_plan import Workload
@@ -38,6 +40,13 @@ from gptkit.training.schedules import steps_before_decay
 VALIDATION_TOKENS = 4096  # per forward pass
 BYTES_PER_TOKEN = 4  # of English in byte-level BPE with 50,257 entries, approximately
 PROBED_TOKENS = 3 * VALIDATION_TOKENS  # of a dry run's evaluation: a few whole forward passes
+
+
+class Objective(NamedTuple):
+    """What a model learns to predict: the batches of a step, and the metrics of a validation."""
+
+    batches: Callable[..., Batches]
+    validate: Callable[..., dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,10 @@ class PretrainRun:
         )
         blocks = TrainingBlocks(self.text.train.ids, length, self.options.seed)
 
+        make, _ = self.objective
+
         def batches_of(rows: int) -> Batches:
-            return pretraining_batches(blocks, sequence_length=length, rows_per_step=rows_per_step, micro_batch=rows)
+            return make(blocks, sequence_length=length, rows_per_step=rows_per_step, micro_batch=rows)
 
         return MicroBatching(
             micro_batch=min(micro_batch, rows_per_step),
@@ -77,6 +88,17 @@ class PretrainRun:
             largest=lambda rows: batches_of(rows)(1)[:1],
             has_dropout=inputs.model.has_dropout,
         )
+
+    @property
+    def objective(self) -> Objective:
+        """What the model predicts."""
+        text, length = self.text.validation, self.inputs.sequence_length
+        if (mask := mask_token_of(self.inputs.model.config)) is not None:
+            rows = max(1, VALIDATION_TOKENS // length)
+            make = partial(masked_batches, mask_token=mask, seed=self.options.seed)
+            return Objective(make, partial(validate_masked, sequence_length=length, mask_token=mask, rows=rows))
+        utf8_bytes = None if text.unknown else text.utf8_bytes
+        return Objective(pretraining_batches, partial(validate, sequence_length=length, utf8_bytes=utf8_bytes))
 
     def job(self, choices: Choices) -> TrainingJob:
         """Return the job for the training loop; by default it is validated and saved ten times."""
@@ -101,13 +123,7 @@ class PretrainRun:
                 },
             ),
             compile_blocks=compile_blocks,
-            evaluate=lambda should_stop: validate(
-                model,
-                self.text.validation.ids,
-                sequence_length=inputs.sequence_length,
-                utf8_bytes=None if self.text.validation.unknown else self.text.validation.utf8_bytes,
-                should_stop=should_stop,
-            ),
+            evaluate=lambda stop: self.objective.validate(model, self.text.validation.ids, should_stop=stop),
             flops_per_token=rules.flops_per_token(model, inputs.sequence_length),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from gptkit.options import option, override, recipe_only
 from gptkit.recipes import preset_name
@@ -29,6 +30,9 @@ class PretrainOptions(TrainingOptions):
         f"{TRAINED}, trained on the text; a directory; or hf:NAME [default: the model's own, else bpe:4096].",
         short="-t",
         metavar="TOKENIZER",
+    )
+    objective: Literal["causal", "masked"] = option(
+        "causal", "Predict the next token, or masked tokens from both sides, as BERT does.", panel="Advanced"
     )
     steps: int = option(1000, "Optimizer updates.", minimum=1)
     warmup_steps: int = option(0, "Warm-up steps of the learning rate.", minimum=0, panel="Advanced")

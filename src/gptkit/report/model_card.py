@@ -38,6 +38,7 @@ def model_card(
     versions: Mapping[str, str],
     task: Mapping[str, str] | None = None,  # what a fine-tuned model reads and answers
     sample: str | None = None,
+    writes: bool = True,  # whether the model can generate text
     use: str = "gptkit generate --top-k 40 --model .",
     python: str | None = None,  # the same in Python
     limits: str = "A small language model repeats what its training text says and makes up the rest.",
@@ -47,7 +48,7 @@ def model_card(
     Text from data and file names is escaped: it shows as written, never as Markdown or HTML.
     """
     # No pipeline of transformers adds the tokens that a fine-tuned model reads.
-    kind = {} if task else {"pipeline_tag": "text-generation"}
+    kind = {} if task or not writes else {"pipeline_tag": "text-generation"}
     about = {"library_name": "gptkit", **kind, "tags": ["gptkit"]}
     tables = {
         "Model": {"parameters": f"{parameters:,}", "shape": shape},

@@ -33,9 +33,13 @@ def draw_loss(
     ylabel: str = "loss (nats per token)",
     training: str = "training loss",
     validation: str = "validation loss",
+    evaluated: str = "val_loss",
     metric: str | None = None,
 ) -> None:
-    """Plot training and validation loss, labelled as given, against steps, and a metric of dev on its own axis."""
+    """Plot training and validation loss, labelled as given, against steps, and a metric of dev on its own axis.
+
+    `evaluated` names the validation loss in the rows.
+    """
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
 
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
@@ -47,7 +51,7 @@ def draw_loss(
     marker = "." if len(merged) < FEW else ""
     axes.plot(steps, losses, color=TRAIN, linewidth=1, marker=marker, label=f"{training}, each logged step")
     axes.plot(steps, _smoothed(losses), color=SMOOTHED, linewidth=1.6, label="its moving average")
-    _draw_points(axes, merged, "val_loss", VALIDATION, "o", validation, beside=8)
+    _draw_points(axes, merged, evaluated, VALIDATION, "o", validation, beside=8)
     axes.set(xlabel="step", ylabel=ylabel)
     if metric is not None and any(row.get(metric) is not None for row in merged.values()):
         right = axes.twinx()

@@ -106,7 +106,8 @@ class Protocol:
     `about` describes it in a sentence. `measures` are names in measures.MEASURES; the gate tests the first `gated` of
     them. `per_token`: numbers of different tokenizers are not comparable. `chance`: the first measure of random
     guessing. `version` is raised when the same answers give different numbers than before: runs of different versions
-    are not comparable.
+    are not comparable. `masked`: whether it is for masked language models, which other protocols are not; None for
+    both.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Protocol:
     per_token: bool = False
     chance: float | None = None
     version: int = 1
+    masked: bool | None = False
 
 
 @dataclass(frozen=True)

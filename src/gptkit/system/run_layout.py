@@ -31,6 +31,7 @@ MANIFEST, SCHEMA = "MANIFEST.json", "gptkit.checkpoint/1"
 OF_MODELS = ("config.json", MODEL, START, CHECKPOINTS)  # one of them is in each model, run, checkpoint or snapshot
 WEIGHTS = "model"  # prefix of the names of weight files
 CHUNK = 1 << 20
+LOSSES = ("val_loss", "masked_loss")  # of a validation; the second only of masked language models
 OVERFITTED = 1.01  # times the lowest validation loss: smaller rises are noise
 
 
@@ -192,10 +193,15 @@ def weights_nearest(step: int, run: Path, *, end: int) -> Path | None:
     return min(near, key=lambda path: abs(step_of(path) - step), default=None)
 
 
+def validation_loss(figures: Mapping[str, Any]) -> Any:
+    """Return the validation loss in a result or a row of metrics.jsonl, of whichever objective; None without one."""
+    return next((figures[name] for name in LOSSES if figures.get(name) is not None), None)
+
+
 def best_weights(result: Mapping[str, Any]) -> Path | None:
     """Return the weights kept nearest to the best step of an overfitted pretrain run, None if the last are as near."""
     best = result.get("best")  # earlier versions and plans have none
-    if best is None or result["val_loss"] <= OVERFITTED * best["val_loss"]:
+    if best is None or validation_loss(result) <= OVERFITTED * validation_loss(best):
         return None
     return weights_nearest(best["step"], Path(result["run_dir"]), end=result["steps"])
 

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from gptkit.model.configuration_gpt import read_config
+from gptkit.model.configuration_gpt import mask_token_of, read_config
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model_files import MARKER_FIELDS, not_finite
 from gptkit.system.run_layout import described_in
@@ -22,10 +22,12 @@ PREDICTION_TOKENS = 4096  # per forward pass without gradients, padding included
 
 
 def marker_ids(directory: Path, tokenizer_size: int) -> Markers:
-    """Return the marker ids: a fine-tuned model's own, else the first ids beyond the tokenizer's."""
+    """Return the marker ids: a fine-tuned model's own, else the first beyond the tokenizer's and a mask token."""
     config = read_config(described_in(directory) / "config.json")
     if config.format is None:
-        return Markers(tokenizer_size, tokenizer_size + 1, tokenizer_size + 2)
+        mask_token = mask_token_of(config)
+        first = tokenizer_size if mask_token is None else mask_token + 1
+        return Markers(first, first + 1, first + 2)
     return Markers(*(getattr(config, name) for name in MARKER_FIELDS))
 
 

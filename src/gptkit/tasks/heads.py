@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.errors import InputError, UsageError
+from gptkit.model_files import MASKED, model_type
 from gptkit.scoring.choices import item_ids
 from gptkit.scoring.protocols import Items, Protocol
 from gptkit.system.reading import read_json_object
@@ -86,13 +87,14 @@ class Head:
     task: str | None
     format: str | None
     labels: tuple[str, ...]  # of its outputs
+    is_masked: bool = False  # whether the model predicts masked tokens, and not the next one
 
     @classmethod
     def of(cls, directory: Path) -> Head:
         raw = read_json_object(described_in(directory) / "config.json")
         task, format = (raw[key] if isinstance(raw.get(key), str) else None for key in ("task", "format"))
         labels = raw["id2label"].values() if isinstance(raw.get("id2label"), dict) else ()
-        return cls(directory, task, format, tuple(map(str, labels)))
+        return cls(directory, task, format, tuple(map(str, labels)), model_type(raw) == MASKED)
 
     def difference_from(self, task: Task) -> str | None:
         """Describe how a task differs from the one that the head answers; None if it does not."""
@@ -173,6 +175,7 @@ def head_protocol(task: Task, source: str) -> HeadProtocol:
         (*task.metrics, *(CALIBRATION if _has_classes(task) else ())),
         gated=len(task.metrics),
         published=published,
+        masked=None,
         task=task,
     )
 

@@ -170,19 +170,20 @@ def validation_windows(tokens: TokenIds, sequence_length: int) -> Iterator[NDArr
 
 
 # Random draws for different purposes differ in the highest word of the counter.
-_ORDER, _OFFSET = 0, 1
+_ORDER, _OFFSET, MASKS = 0, 1, 2
 
 
 def block_order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     """Return the permutation of range(n) in which an epoch visits its n blocks."""
-    return np.argsort(_raw(seed, epoch, _ORDER, n), kind="stable")  # stable: equal draws keep one order
+    return np.argsort(draws(seed, epoch, _ORDER, n), kind="stable")  # stable: equal draws keep one order
 
 
 def epoch_offset(seed: int, epoch: int, sequence_length: int) -> int:
     """Return the shift of an epoch's block grid, 0 to sequence_length - 1."""
-    return int(_raw(seed, epoch, _OFFSET, 1)[0] % np.uint64(sequence_length))
+    return int(draws(seed, epoch, _OFFSET, 1)[0] % np.uint64(sequence_length))
 
 
-def _raw(seed: int, epoch: int, purpose: int, n: int) -> NDArray[np.uint64]:
-    key = np.array([seed, epoch], np.uint64)
+def draws(seed: int, number: int, purpose: int, n: int) -> NDArray[np.uint64]:
+    """Return n random words; `number` is an epoch or a row."""
+    key = np.array([seed, number], np.uint64)
     return np.random.Philox(key=key, counter=np.array([0, 0, 0, purpose], np.uint64)).random_raw(n)

@@ -251,7 +251,8 @@ class _Run:
             self.state.unfinished_row = row
             return
         self.state.unfinished_row = None
-        if not math.isfinite(metrics.get("val_loss", 0.0)):  # another metric may be undefined
+        losses = [value for name, value in metrics.items() if name.endswith("_loss")]
+        if not all(map(math.isfinite, losses)):  # another metric may be undefined
             yield self.row
             raise _diverged("the validation loss is not finite", step)
         if (name := self.plan.best_by) is not None:

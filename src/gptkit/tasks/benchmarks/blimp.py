@@ -133,8 +133,17 @@ _HARNESS = ChoiceProtocol(
     ties="first",
     groups=_groups,
 )
+_PSEUDO = replace(
+    _SUM,
+    name="pseudo-log-likelihood",
+    about="the sentence's pseudo-log-likelihood after the document separator (Salazar et al. 2020): the sum of "
+    "each token's log-probability given all others, from a copy in which it is masked; a tie is wrong",
+    published=(),
+    masked=True,
+)
+_PROTOCOLS = (_SUM, _HARNESS, _PSEUDO)
 BLIMP = Evaluation(
-    "blimp", blimp, (_SUM, _HARNESS), texts=lambda example: tuple(example.fields[1]), fields=("set", "sentence")
+    "blimp", blimp, _PROTOCOLS, texts=lambda example: tuple(example.fields[1]), fields=("set", "sentence")
 )
 
 
@@ -144,7 +153,7 @@ def blimp_set(name: str) -> Evaluation:
         BLIMP,
         name=ONE_SET + name,
         load=partial(blimp, only=name),
-        protocols=(replace(_SUM, published=(), groups=None), replace(_HARNESS, groups=None)),
+        protocols=tuple(replace(each, published=(), groups=None) for each in _PROTOCOLS),
     )
 
 
