@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,8 @@ class Inputs:
     head: Mapping[str, Any]  # see `head_config`
     splits: Mapping[str, Split]  # train, dev and those to predict
     identity: Mapping[str, str]  # hashes that a resumed run must match
+    tuned: GPTForCausalLM | None = None  # on the task's texts, if `lm_epochs` asks for it
+    lm: Mapping[str, Any] = field(default_factory=dict)  # figures of the run that tuned it
 
     @property
     def train(self) -> EncodedExamples:
@@ -67,7 +69,9 @@ class Inputs:
 
     def model(self, options: FinetuneOptions) -> GPTDoubleHeadsModel:
         """Return the pre-trained model with a fresh task head, a pure function of the options."""
-        model = add_task_head(self.pretrained, self.head, seed=options.seed, transfer_layers=options.transfer_layers)
+        pretrained = self.tuned if self.tuned is not None and options.lm_epochs else self.pretrained
+        head = {**self.head, "head": options.head}
+        model = add_task_head(pretrained, head, seed=options.seed, transfer_layers=options.transfer_layers)
         if options.dropout is not None:
             model.set_dropout(options.dropout)
         if options.gradient_checkpointing:

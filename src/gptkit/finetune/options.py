@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gptkit.model_files import Pooling
 from gptkit.options import REQUIRED, option, override, recipe_only
 from gptkit.training.options import OptimizerName, ScheduleName, TrainingOptions
 
@@ -61,13 +62,23 @@ class FinetuneOptions(TrainingOptions):
     )
     study: Literal["none", "ablation"] = option(
         "none",
-        "ablation = also run two variants: one without the auxiliary loss, one without pre-training "
-        "(GPT-1 paper, table 5).",
+        "ablation = also run without the auxiliary loss, and without pre-training (GPT-1 paper, table 5); "
+        "with --recipe ulmfit, without each of its parts.",
     )
     predict: str | None = option(None, "Write predictions for this split, e.g. test.", resumable=True, metavar="SPLIT")
     classifier_dropout: float = recipe_only(
         0.1, "Dropout before the classifier (GPT-1 paper, section 4.1).", minimum=0, maximum=0.99
     )
+    head: Pooling = recipe_only(
+        "extract",
+        "What the classifier reads: the extract token's state; concat = also mean and maximum (ULMFiT, section 3.3).",
+    )
+    lm_epochs: int = recipe_only(
+        0,
+        "Epochs that tune the language model on the training texts first, in OUT/lm (ULMFiT, section 3.1).",
+        minimum=0,
+    )
+    lm_learning_rate: float = recipe_only(6.25e-5, "Peak learning rate of these epochs.", minimum=0)
 
     # Options of every training run: GPT-1's values, and what they count here.
     model: str | None = override(

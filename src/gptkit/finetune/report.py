@@ -14,6 +14,7 @@ import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN
 from gptkit.finetune.job import FinetuneRun
+from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.study import best_on_dev
 from gptkit.report.model_card import model_card, model_facts, with_measured
 from gptkit.report.text import known_columns
@@ -52,6 +53,11 @@ VARIANT_TITLES = {
     "full": "full (aux LM)",
     "no_aux": "no aux LM",
     "no_pretraining": "no pre-training",
+    "no_lm_tuning": "no LM tuning",
+    "no_slanted": "no slanted triangle",
+    "no_discriminative": "one rate for all layers",
+    "no_unfreezing": "all layers from epoch 1",
+    "no_concat": "extract token alone",
 }
 
 
@@ -65,8 +71,10 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
     metrics = (first,) if variants else task.metrics
     if variants:
         columns: tuple[str, ...] = ("variant", "paper", first, "std", "95% interval", "chance")
+        is_gpt1 = "no_aux" in variants  # else the variants are of ULMFiT, which the paper has no figures of
+        titles = VARIANT_TITLES if is_gpt1 else {**VARIANT_TITLES, "full": "full (ULMFiT)"}
         rows = [
-            (VARIANT_TITLES[name], _shown(task.ablation.get(name)), *_figures(ours, first))
+            (titles[name], _shown(task.ablation.get(name) if is_gpt1 else None), *_figures(ours, first))
             for name, ours in variants.items()
         ]
     else:
@@ -166,7 +174,8 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
     answers = {"class": f"one of {', '.join(task.labels)}", "choice": "the index of a choice, from 0"}
     return model_card(
         name=Path(str(result["run_dir"])).name,
-        summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
+        summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}."
+        + _recipe(options),
         **model_facts(run.model, choices),
         data=f"{task.name}: {len(inputs.train):,} training examples, {len(inputs.dev):,} dev examples; {task.data}",
         data_sha256=inputs.identity["data_sha256"],
@@ -186,6 +195,19 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
         limits="It knows only what its training examples show: measure it on your own data before you trust it.",
         measured=_measured(result, task, options.epochs),
     )
+
+
+def _recipe(options: FinetuneOptions) -> str:
+    """Return a sentence on the parts of ULMFiT (Howard and Ruder 2018) that a run has, if any."""
+    parts = {
+        f"the language model was first tuned on the training texts for {options.lm_epochs} epochs": options.lm_epochs,
+        "the learning rate was a slanted triangle": options.schedule == "slanted",
+        f"each layer's was {options.layer_decay:g} times that of the layer above": options.layer_decay != 1,
+        "layers were unfrozen one an epoch, from the top": options.unfreeze == "gradual",
+        "the classifier reads the extract token's state, and mean and maximum of all": options.head == "concat",
+    }
+    done = "; ".join(part for part, has_it in parts.items() if has_it)
+    return f" As in ULMFiT, {done}." if done else ""
 
 
 def _commands(task: Task) -> str:

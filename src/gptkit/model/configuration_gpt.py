@@ -50,7 +50,8 @@ class GPTConfig(GPTShape, PreTrainedConfig):
     `n_inner=None` means 4 * n_embd. `position_initializer_range=None` means the family's own value: 0.01 for GPT-2,
     `initializer_range` for GPT-1. `activation_function` is "gelu_new" (OpenAI's tanh form) or "gelu" (the erf form,
     which nanoGPT trains with). Token ids are None until a tokenizer sets them. `task`, `format` and the ids of start,
-    delimiter and extract belong to a fine-tuned model; they are saved only with a `format`.
+    delimiter and extract belong to a fine-tuned model; they are saved only with a `format`. `head` says what its
+    classifier reads: the state of the extract token, or with "concat" also the mean and the maximum of all states.
 
     Raises `StrictDataclassError` (huggingface_hub) for a wrong type or an impossible size.
     """

@@ -178,7 +178,7 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
     )  # from the config: a model of absurd size could not be built
     if head is GPTDoubleHeadsModel:
         outputs = config.num_labels or 1
-        expected |= {"score.weight": (outputs, config.n_embd), "score.bias": (outputs,)}
+        expected |= {"score.weight": (outputs, config.classifier_width), "score.bias": (outputs,)}
     for name, shape in expected.items():
         if name not in state:
             raise InputError(f"tensor {name} is missing", where=where, fix=MISFIT_FIX)

@@ -50,7 +50,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         self.transformer: GPTModel = self.language_model_class.body_class(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.classifier_dropout = nn.Dropout1d(config.classifier_dropout)
-        self.score = nn.Linear(config.n_embd, config.num_labels or 1)
+        self.score = nn.Linear(config.classifier_width, config.num_labels or 1)
         self.post_init()
 
     @torch.no_grad()
@@ -103,8 +103,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
 
     def classify(self, hidden: Tensor, extract: Tensor) -> Tensor:
         """Return the logits of hidden states (example, sequence, length, n_embd), in fp32."""
-        index = extract[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
-        state = hidden.gather(2, index).squeeze(2)  # (example, sequence, n_embd)
+        state = self.pooled(hidden, extract)
         if self.config.format == "similarity":
             state = state.sum(1, keepdim=True)  # over both orders: similarity is symmetric (GPT-1 paper, 3.3)
         # One dropout mask per example, shared by its choices, so that choices differ only in what they say.
@@ -114,6 +113,21 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         if self.config.format == "multiple-choice":
             return scores.squeeze(2)  # (example, choice)
         return scores.squeeze(1) if self.config.num_labels != 1 else scores[:, 0, 0]
+
+    def pooled(self, hidden: Tensor, extract: Tensor) -> Tensor:
+        """Return what the classifier reads (example, sequence, width), of states (example, sequence, length, n_embd).
+
+        It is the state of the extract token; with `head` concat also the mean and, for each dimension, the maximum over
+        the sequence's tokens, without padding (ULMFiT: Howard and Ruder 2018, section 3.3).
+        """
+        index = extract[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
+        state = hidden.gather(2, index).squeeze(2)  # (example, sequence, n_embd)
+        if self.config.head == "extract":
+            return state
+        is_padding = (torch.arange(hidden.shape[2], device=extract.device) > extract[..., None])[..., None]
+        mean = hidden.masked_fill(is_padding, 0).sum(2, dtype=torch.float32) / (extract + 1)[..., None]
+        highest = hidden.masked_fill(is_padding, -torch.inf).amax(2)
+        return torch.cat([state, mean.to(state.dtype), highest], dim=-1)
 
     def language_model(self) -> GPTForCausalLM:
         """Return the language model inside; it shares this model's weights and knows nothing of the task."""
