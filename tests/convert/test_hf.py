@@ -213,6 +213,7 @@ def test_the_bias_that_transformers_lacks_moves_into_the_layer_norm(tmp_path: Pa
     [
         ("entailment", {}, "reads one text, not the sequences of entailment"),
         ("similarity", {}, "reads one text, not the sequences of similarity"),
+        ("classification", {"head": "concat"}, "reads the last token's state, not also mean and maximum"),
         ("classification", {"pre_norm": False}, "transformers has no classifier that reads GPT-1's tokens"),
     ],
 )

@@ -101,9 +101,12 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         loss = classifier_loss + lm_coef * auxiliary
         return DoubleHeadsOutput(loss=loss, logits=returned, classifier_loss=classifier_loss, lm_loss=auxiliary)
 
-    def classify(self, hidden: Tensor, extract: Tensor) -> Tensor:
-        """Return the logits of hidden states (example, sequence, length, n_embd), in fp32."""
-        state = self.pooled(hidden, extract)
+    def classify(self, hidden: Tensor, extract: Tensor, is_token: Tensor | None = None) -> Tensor:
+        """Return the logits of hidden states (example, sequence, length, n_embd), in fp32.
+
+        is_token (example, sequence, length) is False at padding, by default at what follows the extract tokens.
+        """
+        state = self.pooled(hidden, extract, is_token)
         if self.config.format == "similarity":
             state = state.sum(1, keepdim=True)  # over both orders: similarity is symmetric (GPT-1 paper, 3.3)
         # One dropout mask per example, shared by its choices, so that choices differ only in what they say.
@@ -114,7 +117,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
             return scores.squeeze(2)  # (example, choice)
         return scores.squeeze(1) if self.config.num_labels != 1 else scores[:, 0, 0]
 
-    def pooled(self, hidden: Tensor, extract: Tensor) -> Tensor:
+    def pooled(self, hidden: Tensor, extract: Tensor, is_token: Tensor | None = None) -> Tensor:
         """Return what the classifier reads (example, sequence, width), of states (example, sequence, length, n_embd).
 
         It is the state of the extract token; with `head` concat also the mean and, for each dimension, the maximum over
@@ -124,8 +127,10 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         state = hidden.gather(2, index).squeeze(2)  # (example, sequence, n_embd)
         if self.config.head == "extract":
             return state
-        is_padding = (torch.arange(hidden.shape[2], device=extract.device) > extract[..., None])[..., None]
-        mean = hidden.masked_fill(is_padding, 0).sum(2, dtype=torch.float32) / (extract + 1)[..., None]
+        if is_token is None:
+            is_token = torch.arange(hidden.shape[2], device=extract.device) <= extract[..., None]
+        is_padding = ~is_token[..., None]
+        mean = hidden.masked_fill(is_padding, 0).sum(2, dtype=torch.float32) / is_token.sum(2, keepdim=True)
         highest = hidden.masked_fill(is_padding, -torch.inf).amax(2)
         return torch.cat([state, mean.to(state.dtype), highest], dim=-1)
 
