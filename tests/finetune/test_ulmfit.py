@@ -13,9 +13,10 @@ from test_finetune import Place, call, per_seed, stop_at, text, write_rte
 
 from gptkit.finetune import command, lm_tuning
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.study import variants_of
+from gptkit.finetune.study import ULMFIT_VARIANTS
 from gptkit.model.loading import load_model, weights_sha256
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
+from gptkit.options import fields_of
 from gptkit.pretrain import command as pretrain_command
 from gptkit.recipes import read_recipe, recipes_of
 
@@ -80,7 +81,7 @@ def test_the_classifier_has_the_recipes_parts(place: Place, two_seeds: dict[str,
     model = load_model(place.root / "two-seeds", head=GPTDoubleHeadsModel)
     assert (model.config.head, model.score.weight.shape) == ("concat", (2, 3 * 32))
     card = (place.root / "two-seeds" / "model" / "README.md").read_text()
-    assert "As in ULMFiT, the language model was first tuned on the training texts for 3 epochs; " in card
+    assert "How: lm_epochs 3, schedule slanted, layer_decay 0.384615, unfreeze gradual, head concat." in card
     words = ["--model", place.root / "two-seeds", "--device", "cpu", "--json"]
     code, printed, log = call(["eval", "--task", "rte", "--data", place.root / "data", *words])
     assert code == 0, log
@@ -115,24 +116,20 @@ def test_it_resumes_while_the_language_model_is_tuned_and_tunes_it_once(
 
 def test_the_ablation_has_a_row_for_each_part(place: Place) -> None:
     recipe = read_recipe(recipes_of("finetune")["ulmfit"], FinetuneOptions)
-    assert variants_of(FinetuneOptions(task="rte", **recipe)) == {
-        "full": {},
-        "no_lm_tuning": {"lm_epochs": 0},
-        "no_slanted": {"schedule": "openai-linear"},
-        "no_discriminative": {"layer_decay": 1.0},
-        "no_unfreezing": {"unfreeze": "all"},
-        "no_concat": {"head": "extract"},
-    }
+    defaults = {name: field.default for name, field in fields_of(FinetuneOptions).items()}
+    for name, changes in ULMFIT_VARIANTS.items():
+        assert all(recipe[key] != value == defaults[key] for key, value in changes.items()), name
+        assert len(changes) == (name != "full")
     code, table, log = call(place.words("study", study="ablation", **{**CHANGED, "epochs": 1}))
     assert code == 0, log
     assert "paper" not in table
-    assert "full (ULMFiT)" in table
-    assert "full minus one rate for all layers" in table
+    assert "full  " in table
+    assert "full minus no discriminative rates" in table
     result = json.loads((place.root / "study" / "result.json").read_text())
     variants = result["variants"]
     assert [one["lm"] is None for one in variants.values()] == [name == "no_lm_tuning" for name in variants]
     assert variants["no_concat"]["head"] == "extract"
-    assert variants["no_slanted"]["schedule"] == "openai-linear"
+    assert variants["no_slanted_triangle"]["schedule"] == "openai-linear"
     assert len(list((place.root / "study").glob("**/lm"))) == 1
     code, _, log = call(["runs", "rm", place.root / "study", "--yes"])
     assert code == 0, log

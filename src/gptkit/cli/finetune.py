@@ -21,7 +21,7 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
     def pretrain(**own: Any) -> dict[str, Any]:
         from gptkit.pretrain.command import run as run_pretrain
 
-        shared = {name: getattr(options, name) for name in fields_of(TrainingOptions) if name not in OWN}
-        return run_pretrain(PretrainOptions(**{**shared, **own}), console)
+        shared = {name: getattr(options, name) for name in fields_of(TrainingOptions).keys() - OWN}
+        return run_pretrain(PretrainOptions(**shared | own), console)
 
     return command.run(options, console, pretrain=pretrain)

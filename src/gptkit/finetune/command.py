@@ -18,7 +18,7 @@ from gptkit.finetune.inputs import Inputs, Split, prepare_inputs, prepare_predic
 from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero, plan_finetune
 from gptkit.finetune.lm_tuning import Pretrain, tune_language_model
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.study import ULMFIT_PARTS, defined, over_seeds, study_result, variants_of
+from gptkit.finetune.study import ULMFIT_PARTS, ULMFIT_VARIANTS, VARIANTS, defined, over_seeds, study_result
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.loading import load_model
 from gptkit.model.model_types import ANY
@@ -140,7 +140,7 @@ class _Runs:
         inputs, session = self.inputs, self.session
         if options.study == "ablation":
             variants = {}
-            for name, changes in variants_of(options).items():
+            for name, changes in (ULMFIT_VARIANTS if options.lm_epochs else VARIANTS).items():
                 session.console.say(f"variant {name}")
                 changed = dataclasses.replace(options, study="none", **changes)
                 variants[name] = self._seeds(changed, directory.path / name)
@@ -227,8 +227,8 @@ class _Runs:
             "best_epoch": -(-finish.best_step // run.steps_per_epoch),
             "lm_coef": run.options.lm_coef,
             "transfer_layers": run.options.transfer_layers,
-            **{name: getattr(run.options, name) for name in ULMFIT_PARTS.values()},
-            "lm": dict(inputs.lm) if run.options.lm_epochs else None,
+            **{name: getattr(run.options, name) for name in ULMFIT_PARTS},
+            "lm": inputs.lm if run.options.lm_epochs else None,
             "n_train": len(inputs.train),
             "n_eval": len(inputs.dev),
             "steps": finish.step,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ class Inputs:
     splits: Mapping[str, Split]  # train, dev and those to predict
     identity: Mapping[str, str]  # hashes that a resumed run must match
     tuned: GPTForCausalLM | None = None  # on the task's texts, if `lm_epochs` asks for it
-    lm: Mapping[str, Any] = field(default_factory=dict)  # figures of the run that tuned it
+    lm: Mapping[str, Any] | None = None  # figures of the run that tuned it
 
     @property
     def train(self) -> EncodedExamples:

@@ -69,15 +69,8 @@ class FinetuneOptions(TrainingOptions):
     classifier_dropout: float = recipe_only(
         0.1, "Dropout before the classifier (GPT-1 paper, section 4.1).", minimum=0, maximum=0.99
     )
-    head: Pooling = recipe_only(
-        "extract",
-        "What the classifier reads: the extract token's state; concat = also mean and maximum (ULMFiT, section 3.3).",
-    )
-    lm_epochs: int = recipe_only(
-        0,
-        "Epochs that tune the language model on the training texts first, in OUT/lm (ULMFiT, section 3.1).",
-        minimum=0,
-    )
+    head: Pooling = recipe_only("extract", "concat = the classifier also reads mean and maximum (ULMFiT, section 3.3).")
+    lm_epochs: int = recipe_only(0, "Epochs of language modelling on the texts first (ULMFiT, section 3.1).", minimum=0)
     lm_learning_rate: float = recipe_only(6.25e-5, "Peak learning rate of these epochs.", minimum=0)
 
     # Options of every training run: GPT-1's values, and what they count here.

@@ -14,8 +14,7 @@ import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN
 from gptkit.finetune.job import FinetuneRun
-from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.study import best_on_dev
+from gptkit.finetune.study import ULMFIT_PARTS, ULMFIT_VARIANTS, best_on_dev
 from gptkit.report.model_card import model_card, model_facts, with_measured
 from gptkit.report.text import known_columns
 from gptkit.scoring.measures import MEASURES
@@ -53,12 +52,8 @@ VARIANT_TITLES = {
     "full": "full (aux LM)",
     "no_aux": "no aux LM",
     "no_pretraining": "no pre-training",
-    "no_lm_tuning": "no LM tuning",
-    "no_slanted": "no slanted triangle",
-    "no_discriminative": "one rate for all layers",
-    "no_unfreezing": "all layers from epoch 1",
-    "no_concat": "extract token alone",
 }
+ULMFIT_TITLES = {name: name.replace("_", " ") for name in ULMFIT_VARIANTS}
 
 
 def print_result(result: Mapping[str, Any], task: Task, console: Console) -> None:
@@ -68,15 +63,11 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
     """
     title = f"{result['run_dir']}: {task.name} dev, from {result['model']}"
     variants, first = result.get("variants"), task.metrics[0]
+    titles, paper = (ULMFIT_TITLES, {}) if "no_concat" in (variants or ()) else (VARIANT_TITLES, task.ablation)
     metrics = (first,) if variants else task.metrics
     if variants:
         columns: tuple[str, ...] = ("variant", "paper", first, "std", "95% interval", "chance")
-        is_gpt1 = "no_aux" in variants  # else the variants are of ULMFiT, which the paper has no figures of
-        titles = VARIANT_TITLES if is_gpt1 else {**VARIANT_TITLES, "full": "full (ULMFiT)"}
-        rows = [
-            (titles[name], _shown(task.ablation.get(name) if is_gpt1 else None), *_figures(ours, first))
-            for name, ours in variants.items()
-        ]
+        rows = [(titles[name], _shown(paper.get(name)), *_figures(ours, first)) for name, ours in variants.items()]
     else:
         columns = ("metric", "dev", "std", "95% interval", "chance", "GPT-1 on test")
         rows = [(name, *_figures(result, name), _published(task, name)) for name in metrics]
@@ -93,7 +84,7 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
             console.result(f"95% interval: over {figures['n']:,} items of {split}")
     gains = result.get("full_minus", {})
     for variant, gain in gains.items():
-        console.result(f"full minus {VARIANT_TITLES[variant]}: {_gain(gain, _sample(result))}")
+        console.result(f"full minus {titles[variant]}: {_gain(gain, _sample(result))}")
     chance, lowest = result.get("chance", {}).get(first), (_interval_of(result, first) or [result["metrics"][first]])[0]
     if chance is not None and lowest is not None and lowest <= chance:
         few = "more labelled examples, as dev has so few, " * (result["n_eval"] < FEW)
@@ -175,7 +166,7 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
     return model_card(
         name=Path(str(result["run_dir"])).name,
         summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}."
-        + _recipe(options),
+        f" How: {', '.join(f'{name} {getattr(options, name)}' for name in ULMFIT_PARTS)}.",
         **model_facts(run.model, choices),
         data=f"{task.name}: {len(inputs.train):,} training examples, {len(inputs.dev):,} dev examples; {task.data}",
         data_sha256=inputs.identity["data_sha256"],
@@ -195,19 +186,6 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
         limits="It knows only what its training examples show: measure it on your own data before you trust it.",
         measured=_measured(result, task, options.epochs),
     )
-
-
-def _recipe(options: FinetuneOptions) -> str:
-    """Return a sentence on the parts of ULMFiT (Howard and Ruder 2018) that a run has, if any."""
-    parts = {
-        f"the language model was first tuned on the training texts for {options.lm_epochs} epochs": options.lm_epochs,
-        "the learning rate was a slanted triangle": options.schedule == "slanted",
-        f"each layer's was {options.layer_decay:g} times that of the layer above": options.layer_decay != 1,
-        "layers were unfrozen one an epoch, from the top": options.unfreeze == "gradual",
-        "the classifier reads the extract token's state, and mean and maximum of all": options.head == "concat",
-    }
-    done = "; ".join(part for part, has_it in parts.items() if has_it)
-    return f" As in ULMFiT, {done}." if done else ""
 
 
 def _commands(task: Task) -> str:

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gptkit.finetune.options import FinetuneOptions
-from gptkit.options import fields_of
 from gptkit.scoring.intervals import paired_interval
 from gptkit.scoring.measures import MEASURES, Columns
 from gptkit.scoring.resampling import resampled
@@ -21,14 +19,16 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no_aux": {"lm_coef": 0.0},
     "no_pretraining": {"transfer_layers": "none"},
 }
-# The parts of ULMFiT, by the variant that sets one of them to GPT-1's value.
-ULMFIT_PARTS = {
-    "no_lm_tuning": "lm_epochs",
-    "no_slanted": "schedule",
-    "no_discriminative": "layer_decay",
-    "no_unfreezing": "unfreeze",
-    "no_concat": "head",
+# The same for ULMFiT: each sets one of its parts to GPT-1's value.
+ULMFIT_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "full": {},
+    "no_lm_tuning": {"lm_epochs": 0},
+    "no_slanted_triangle": {"schedule": "openai-linear"},
+    "no_discriminative_rates": {"layer_decay": 1.0},
+    "no_gradual_unfreezing": {"unfreeze": "all"},
+    "no_concat": {"head": "extract"},
 }
+ULMFIT_PARTS = tuple(name for changes in ULMFIT_VARIANTS.values() for name in changes)
 PER_SEED = (
     "seed",
     "metrics",
@@ -46,15 +46,6 @@ SUMMED = ("steps", "tokens", "train_seconds")
 LEVEL = 0.95
 RESAMPLES = 10_000
 FEWEST_RESAMPLED = 5  # values
-
-
-def variants_of(options: FinetuneOptions) -> Mapping[str, Mapping[str, Any]]:
-    """Return the options that each variant of the ablation changes: ULMFiT's if it tunes the language model first."""
-    if not options.lm_epochs:
-        return VARIANTS
-    gpt1 = {variant: (name, fields_of(FinetuneOptions)[name].default) for variant, name in ULMFIT_PARTS.items()}
-    changed = {variant: {name: value} for variant, (name, value) in gpt1.items() if getattr(options, name) != value}
-    return {"full": {}, **changed}
 
 
 def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -32,8 +32,8 @@ from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, LM, LM_TEXTS, METRIC
 # What gptkit writes into a run directory, at its top.
 FILES = re.compile(
     rf"(?:{CONFIG}|{METRICS}(?:\.damaged)?|{RESULT}|{LOCK}|{DIVERGED}|loss\.png|zero-shot\.(?:png|json))(?:\.tmp)?"
-    rf"|{re.escape(LM_TEXTS)}(?:\.tmp)?"
-    r"|predictions-.*\.jsonl(?:\.tmp)?|[A-Z][\w-]*\.tsv|gptkit-error-.*\.log|\.DS_Store"  # .tsv: for GLUE's server
+    # .tsv: for GLUE's server
+    rf"|(?:predictions-.*\.jsonl|{LM_TEXTS})(?:\.tmp)?|[A-Z][\w-]*\.tsv|gptkit-error-.*\.log|\.DS_Store"
 )
 FOLDERS = re.compile(
     rf"(?:{DISCARDED})?(?:{CHECKPOINTS}|{MODEL}|{SNAPSHOTS}|{START}|{LM}|seed-\d+)(?:\.tmp)?|tensorboard|wandb|trackio"
