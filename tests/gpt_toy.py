@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptkit.model.configuration_gpt import GPTConfig
+from gptkit.model.configuration_gpt import GPTConfig, LSTMConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
+from gptkit.model.modeling_lstm import LSTMForCausalLM
 from gptkit.system.processor import cpu_has_bf16
 
 SIZES: dict[str, Any] = {"vocab_size": 61, "n_positions": 24, "n_embd": 32, "n_layer": 3, "n_head": 4}
@@ -21,6 +22,13 @@ def toy(pre_norm: bool = True, seed: int = 0, **changes: Any) -> GPTForCausalLM:
     """Return a tiny model in eval mode."""
     model = GPTForCausalLM(GPTConfig(**{**SIZES, "pre_norm": pre_norm, **changes}))
     return shaken(model, seed).eval()
+
+
+def lstm_toy(seed: int = 0, **changes: Any) -> LSTMForCausalLM:
+    """Return a tiny LSTM of two layers in eval mode."""
+    sizes = {"vocab_size": 61, "n_positions": 24, "n_embd": 16, "n_inner": 24, "n_layer": 2}
+    model: LSTMForCausalLM = shaken(LSTMForCausalLM(LSTMConfig(**{**sizes, **changes})), seed).eval()
+    return model
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ WORDS = ["a", "red", "cat", "saw", "the", "old", "green", "house", "by", "my", "
 STEPS, SAVED = 50, 30  # SAVED is in the middle of an epoch
 ROWS, LENGTH = 10, 32  # of a step: five micro-batches, which 2, 4 and 8 do not divide
 TRAIN, DEV = {"mrpc": 254, "cola": 104}, 90
-RUNS = ["pretrain", "mrpc", "cola"]
+RUNS = ["pretrain", "lstm", "mrpc", "cola"]
 POSITIVE = {"mrpc": "equivalent", "cola": "acceptable"}
 SCORES = {"f1": f1_score, "matthews": matthews_corrcoef}
 COMMON = {
@@ -52,6 +52,8 @@ def write_inputs(root: Path) -> None:
         (root / f"{name}.txt").write_text("".join(f"{text(f'{name}{i}', 16)} {i}.\n" for i in range(lines)))
     shape = {"model_type": "gptkit", "n_positions": 96, "n_embd": 32, "n_layer": 2, "n_head": 2}
     (root / "shape.json").write_text(json.dumps(shape))
+    lstm = {"model_type": "gptkit-lstm", "n_positions": 96, "n_embd": 32, "n_layer": 2, "n_inner": 48}
+    (root / "lstm.json").write_text(json.dumps(lstm))
     pretraining = {
         **{"model": str(root / "shape.json"), "tokenizer": "char", "validation": str(root / "validation.txt")},
         **{"steps": STEPS, "tokens_per_step": ROWS * LENGTH, "sequence_length": LENGTH, "micro_batch": 2},
@@ -100,6 +102,7 @@ class Place:
         tuned = ["--model", str(root / "pretrain-2" / "model"), "--recipe", str(root / "finetune.yaml")]
         words = {
             "pretrain": self._pretraining(),
+            "lstm": [*self._pretraining(), "--model", str(root / "lstm.json")],
             "mrpc": ["finetune", "--task", "mrpc", "--data", str(root / "mrpc"), "--epochs", "2", *tuned],
             "cola": ["finetune", "--task", "cola", "--data", str(root / "cola"), "--epochs", "1", *tuned],
         }
@@ -107,7 +110,7 @@ class Place:
             {"name": name, "words": [*line, "--out", str(root / f"{name}-{size}")]} for name, line in words.items()
         ]
         if size != 2:
-            for name in ("pretrain", "mrpc"):
+            for name in ("pretrain", "lstm", "mrpc"):
                 out = str(root / f"resumed-{name}-{size}")
                 line = [words[name][0], "--resume", out, "--num-processes", str(size)]
                 runs.append({"name": f"resumed-{name}", "words": line, "begun": [str(root / f"{name}-2"), out, SAVED]})
@@ -232,7 +235,7 @@ def test_the_main_process_alone_writes(size: int, place: Place) -> None:
         assert [rank["written"] for rank in others] == [[]] * (size - 1)
 
 
-@pytest.mark.parametrize("name", ["pretrain", "mrpc"])
+@pytest.mark.parametrize("name", ["pretrain", "lstm", "mrpc"])
 def test_a_run_saved_on_two_processes_goes_on_with_the_same_losses(name: str, size: int, place: Place) -> None:
     if size == 2:
         pytest.skip("it was begun there")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
+from gpt_toy import lstm_toy
 from gptkit.decoding.engines import Piece
 from gptkit.decoding.loop import Decoder, Sample, rows_at_once
 from gptkit.decoding.sampling import SamplingRules, choose
-from gptkit.decoding.torch_engine import TorchEngine, generate
+from gptkit.decoding.torch_engine import TorchEngine, engine_of, generate
 from gptkit.errors import InputError, UsageError
 from gptkit.model.configuration_gpt import GPTConfig
 from gptkit.model.modeling_gpt import GPTForCausalLM
@@ -26,10 +28,15 @@ def tiny_model(kind: str = "gpt2") -> PreTrainedModel:
     sizes = {"vocab_size": VOCABULARY, "n_positions": POSITIONS, "n_embd": 32, "n_layer": 2, "n_head": 4}
     if kind == "transformers":
         return GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.2, bos_token_id=0, eos_token_id=0)).eval()
+    if kind == "lstm":
+        return lstm_toy(vocab_size=VOCABULARY, n_positions=POSITIONS)
     return GPTForCausalLM(GPTConfig(**sizes, initializer_range=0.2, pre_norm=kind == "gpt2")).eval()
 
 
-@pytest.fixture(scope="module", params=["gpt1", "gpt2", "transformers"])
+transformers = pytest.mark.parametrize("model", ["gpt1", "gpt2", "transformers"], indirect=True)  # with a KV cache
+
+
+@pytest.fixture(scope="module", params=["gpt1", "gpt2", "transformers", "lstm"])
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return tiny_model(request.param)
 
@@ -50,7 +57,7 @@ def plainly(model: PreTrainedModel, prompt: list[int], index: int, count: int, r
 @pytest.mark.parametrize("rules", [SamplingRules(), SamplingRules(temperature=0), SamplingRules(top_k=5, top_p=0.9)])
 def test_batched_cached_text_is_the_plain_text(model: PreTrainedModel, rules: SamplingRules) -> None:
     """20 tokens in a context of 12: the rows' windows slide two or three times, at different steps."""
-    decoder = Decoder(TorchEngine(model), PROMPTS, max_new_tokens=20, rules=rules, seed=3)
+    decoder = Decoder(engine_of(model), PROMPTS, max_new_tokens=20, rules=rules, seed=3)
     for _ in decoder:
         pass
     expected = [plainly(model, prompt, index, 20, rules) for index, prompt in enumerate(PROMPTS)]
@@ -76,7 +83,7 @@ def test_small_batches_change_nothing(model: PreTrainedModel) -> None:
     rules = SamplingRules(top_k=10)
     texts = []
     for batch_size in (1, 3, 4):
-        decoder = Decoder(TorchEngine(model), PROMPTS, max_new_tokens=6, rules=rules, batch_size=batch_size)
+        decoder = Decoder(engine_of(model), PROMPTS, max_new_tokens=6, rules=rules, batch_size=batch_size)
         for _ in decoder:
             pass
         texts.append(decoder.samples)
@@ -91,7 +98,7 @@ def test_stop_ids_end_a_row_and_leave_the_others(model: PreTrainedModel) -> None
         places = [place for place, token in enumerate(sample.token_ids) if token in stop_ids]
         return Sample(sample.prompt, sample.token_ids[: places[0]], "stop") if places else sample
 
-    decoder = Decoder(TorchEngine(model), PROMPTS, max_new_tokens=15, rules=SamplingRules(), seed=5, stop_ids=stop_ids)
+    decoder = Decoder(engine_of(model), PROMPTS, max_new_tokens=15, rules=SamplingRules(), seed=5, stop_ids=stop_ids)
     steps = list(decoder)
     assert decoder.samples == [cut(sample) for sample in free]
     for sample in decoder.samples:
@@ -167,21 +174,24 @@ def test_cache_bytes_are_those_of_the_cache() -> None:
     assert sum(layer.stored.nbytes for layer in engine._layers) == 3 * engine.cache_bytes(7)
 
 
-class Watching(TorchEngine):
-    """Counts calls, and checks that no token exceeds the positions and that rows grow without gaps."""
+def watching(model: PreTrainedModel) -> Any:
+    """Return an engine that counts calls, and checks that rows grow without gaps and no token exceeds the positions."""
 
-    def open(self, rows: int, length: int) -> None:
-        super().open(rows, length)
-        self.lengths = [0] * rows
-        self.calls = 0
+    class Watching(type(engine_of(model))):  # type: ignore[misc]
+        def open(self, rows: int, length: int) -> None:
+            super().open(rows, length)
+            self.ends = [0] * rows
+            self.calls = 0
 
-    def forward(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        self.calls += 1
-        for piece in pieces:
-            assert piece.start in (0, self.lengths[piece.row])
-            self.lengths[piece.row] = piece.start + len(piece.token_ids)
-            assert self.lengths[piece.row] <= POSITIONS
-        return super().forward(pieces)
+        def forward(self, pieces: Sequence[Piece]) -> Any:
+            self.calls += 1
+            for piece in pieces:
+                assert piece.start in (0, self.ends[piece.row])
+                self.ends[piece.row] = piece.start + len(piece.token_ids)
+                assert self.ends[piece.row] <= POSITIONS
+            return super().forward(pieces)
+
+    return Watching(model)
 
 
 def unequal_prompts(count: int, longest: int) -> list[list[int]]:
@@ -194,15 +204,16 @@ def test_places_of_finished_rows_are_refilled(model: PreTrainedModel) -> None:
     """16 prompts in 5 slots, with texts of unequal length that slide: the same as one at a time, in fewer passes."""
     prompts = unequal_prompts(16, POSITIONS)
     asked = {"max_new_tokens": 20, "rules": SamplingRules(top_k=20), "stop_ids": range(8)}
-    engine = Watching(model)
+    engine = watching(model)
     together = Decoder(engine, prompts, batch_size=5, **asked)
     steps = list(together)
-    alone = [Decoder(Watching(model), [ids], indices=[i], **asked) for i, ids in enumerate(prompts)]
+    alone = [Decoder(watching(model), [ids], indices=[i], **asked) for i, ids in enumerate(prompts)]
     assert sum(len(list(one)) for one in alone) == len(steps)
     assert [one.samples[0].token_ids for one in alone] == [sample.token_ids for sample in together.samples]
     assert engine.calls < 0.5 * len(steps)
 
 
+@transformers
 def test_static_steps_are_the_dynamic_ones(model: PreTrainedModel) -> None:
     prompts = unequal_prompts(12, POSITIONS)
     texts = []
@@ -220,6 +231,7 @@ def test_static_steps_are_the_dynamic_ones(model: PreTrainedModel) -> None:
     assert texts[0] == texts[1]
 
 
+@transformers
 @pytest.mark.parametrize("static", [False, True])
 def test_any_mixture_of_pieces_gives_the_logits_of_a_plain_forward(model: PreTrainedModel, static: bool) -> None:
     engine = TorchEngine(model, static=static)
@@ -250,11 +262,38 @@ def test_any_mixture_of_pieces_gives_the_logits_of_a_plain_forward(model: PreTra
         engine.open(1, POSITIONS + 1)
 
 
+def test_pieces_of_an_lstm_continue_their_rows_or_begin_them() -> None:
+    """Unequal pieces together, rows that begin again, and none, some or all logits wanted."""
+    model: Any = tiny_model("lstm")
+    engine = engine_of(model)
+    engine.open(3, POSITIONS)
+    rows: dict[int, list[int]] = {row: [] for row in range(3)}
+    for pieces in (
+        [Piece(2, 0, [1, 2, 3]), Piece(0, 0, [4], wanted=0)],
+        [Piece(1, 0, [5, 6], wanted=2), Piece(2, 3, [7, 8, 9, 10], wanted=3), Piece(0, 1, [2])],
+        [Piece(2, 0, [30]), Piece(0, 2, list(range(10)), wanted=10), Piece(1, 2, [4])],
+        [Piece(1, 3, [4]), Piece(2, 1, [5])],
+    ):
+        logits, expected = engine.forward(pieces), []
+        for piece in pieces:
+            rows[piece.row] = [*rows[piece.row][: piece.start], *piece.token_ids]
+            with torch.inference_mode():
+                whole = model(torch.tensor([rows[piece.row]])).logits[0]
+            expected.append(whole[len(whole) - piece.wanted :])
+        torch.testing.assert_close(logits, torch.cat(expected), atol=1e-5, rtol=1e-5)
+    for start, ids in ((1, [3]), (3, [3]), (4, list(range(POSITIONS)))):
+        with pytest.raises(ValueError, match="of a row of 4, opened for 12"):
+            engine.forward([Piece(1, start, ids)])
+    with pytest.raises(ValueError, match="positions end"):
+        engine.open(1, POSITIONS + 1)
+    assert engine.cache_bytes(5) == engine.cache_bytes(12) == 2 * 2 * 24 * 4
+
+
 def test_reports_tell_the_models_own_distribution(model: PreTrainedModel) -> None:
     """Under any rules, probabilities are those before temperature and top-k, without the forbidden token."""
     forbidden = 7
     rules = SamplingRules(temperature=2.0, top_k=10)
-    decoder = Decoder(TorchEngine(model), [[5, 6]], max_new_tokens=4, rules=rules, forbidden_ids=[forbidden], explain=5)
+    decoder = Decoder(engine_of(model), [[5, 6]], max_new_tokens=4, rules=rules, forbidden_ids=[forbidden], explain=5)
     tokens = [5, 6]
     for step in decoder:
         with torch.inference_mode():
@@ -272,7 +311,7 @@ def test_reports_tell_the_models_own_distribution(model: PreTrainedModel) -> Non
 
 
 def test_a_row_can_be_finished_from_outside(model: PreTrainedModel) -> None:
-    decoder = Decoder(TorchEngine(model), PROMPTS, max_new_tokens=6, rules=SamplingRules(), batch_size=2)
+    decoder = Decoder(engine_of(model), PROMPTS, max_new_tokens=6, rules=SamplingRules(), batch_size=2)
     for step in decoder:
         if step.row == 0:
             decoder.finish(0, "stop")
@@ -287,7 +326,7 @@ def test_a_row_can_be_finished_from_outside(model: PreTrainedModel) -> None:
 
 def test_a_repetition_penalty_sees_prompt_and_continuation(model: PreTrainedModel) -> None:
     rules = SamplingRules(temperature=0, repetition_penalty=1e9)
-    decoder = Decoder(TorchEngine(model), [[1, 2, 3]], max_new_tokens=30, rules=rules)
+    decoder = Decoder(engine_of(model), [[1, 2, 3]], max_new_tokens=30, rules=rules)
     list(decoder)
     tokens = [1, 2, 3, *decoder.samples[0].token_ids]
     assert len(set(tokens)) == len(tokens)

@@ -15,6 +15,7 @@ STEPS, SAVE_EVERY = 20, 2
 PLACES = {"run_dir", "model_dir", "model", "resumed_from"}
 WORDS = ["a", "red", "cat", "saw", "the", "old", "green", "house", "by", "my", "river", "and", "sang", "it", "once"]
 SHAPE = {"model_type": "gptkit", "n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2}
+LSTM = {"model_type": "gptkit-lstm", "n_positions": 64, "n_embd": 16, "n_layer": 2, "n_inner": 24}
 FLAGS = {
     "micro_batch": 2,  # two or more a step
     "dropout": 0.1,
@@ -65,12 +66,15 @@ class SmallRuns:
         return ["finetune", *_flags(FLAGS | values | changes)]
 
     def words(self, kind: str, out: Path, **changes: object) -> list[str]:
-        """Return the command line of `kind`: pretrain or finetune."""
+        """Return the command line of `kind`: pretrain, of an LSTM too, or finetune."""
+        if kind == "lstm":
+            return self.pretrain(out, model=self.folder / "lstm.json", **changes)
         return self.pretrain(out, **changes) if kind == "pretrain" else self.finetune(out, **changes)
 
     def write(self) -> None:
         """Write the data: a text, the shape of a model, a labelled task."""
         (self.folder / "shape.json").write_text(json.dumps(SHAPE))
+        (self.folder / "lstm.json").write_text(json.dumps(LSTM))
         (self.folder / "small.yaml").write_text("sample_tokens: 4\n")
         lines = [f"{_text(number, 'pretraining')}.\n" for number in range(60)]
         (self.folder / "text.txt").write_text("".join(lines))

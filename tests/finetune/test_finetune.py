@@ -158,9 +158,8 @@ class Place:
         return (self.root / run / "model" / "model.safetensors").read_bytes()
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    root = tmp_path_factory.mktemp("finetune")
+def pretrained(root: Path) -> Place:
+    """Return a folder with a model after three steps, and small files of RTE."""
     (root / "text.txt").write_text("".join(text(i, "pretraining") + ".\n" for i in range(300)))
     shape = {"model_type": "gptkit", "n_positions": 96, "n_embd": 32, "n_layer": 2, "n_head": 2}
     (root / "shape.json").write_text(json.dumps(shape))
@@ -171,6 +170,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     (root / "pretrained" / "model").rename(root / "model")
     write_rte(root / "data")
     return Place(root)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return pretrained(tmp_path_factory.mktemp("finetune"))
 
 
 @pytest.fixture(scope="module")

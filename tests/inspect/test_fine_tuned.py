@@ -48,4 +48,4 @@ def test_fine_tuned(name: str, show: Callable[..., Any], tmp_path: Path) -> None
 
 
 def test_a_language_model_has_no_head(show: Callable[..., Any]) -> None:
-    assert "This model has no head." in show(made_inspection()).locator("#fine-tuned").inner_text()
+    assert "This model has no classifier." in show(made_inspection()).locator("#fine-tuned").inner_text()

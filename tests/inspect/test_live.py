@@ -39,6 +39,12 @@ WEIGHTS = """() => upTo(LAYERS).map((layer) => upTo(HEADS).map((head) => upTo(LE
 })))"""
 ENCODE = "(texts) => { const { encode } = liveTokenizer(data.live.tokenizer); return texts.map(encode); }"
 DECODE = "(ids) => { const { decode } = liveTokenizer(data.live.tokenizer); return ids.map(decode); }"
+PRESS = """async (names) => {
+  for (const name of names) {
+    [...document.querySelectorAll("#live button")].find((button) => button.textContent === name).click();
+    await new Promise((done) => setTimeout(done, 5));
+  }
+}"""
 OTHER = "speak, and hear me proceed: any citizen"
 
 
@@ -148,6 +154,30 @@ def test_live(show: Open, tmp_path: Path) -> None:
     view.get_by_role("button", name="Back to the page's text").click()
     assert page.locator(".facts").inner_text() == heading
     assert text.input_value() == "hear me speak"
+
+
+def test_a_continuation_can_be_stopped_and_undone(show: Open, tmp_path: Path) -> None:
+    page = show(inspect_model(saved(tmp_path / "model"), ["hear me speak"]))
+    length, text = page.evaluate("LENGTH"), page.get_by_label("Text of the live model")
+    page.evaluate(PRESS, ["Continue by 20 tokens", "Back to the page's text"])
+    page.wait_for_timeout(500)
+    assert text.input_value() == "hear me speak"
+    assert page.evaluate("[data.isLive ?? false, LENGTH]") == [False, length]
+    page.evaluate(PRESS, ["Continue by 20 tokens", "Stop"])
+    page.wait_for_function("() => data.isLive && data.knock_out")
+    assert page.evaluate("LENGTH") < length + 20
+
+
+def test_the_last_position_is_the_end(show: Open, tmp_path: Path) -> None:
+    page = show(inspect_model(saved(tmp_path / "model"), ["hear me speak"]))
+    text = page.get_by_label("Text of the live model")
+    text.fill("hear me speak " * 20)
+    page.locator("#live").get_by_text("reads at most 40 tokens").wait_for()
+    page.locator("#live tr.choice").first.click()
+    page.wait_for_timeout(300)
+    assert text.input_value() == "hear me speak " * 20
+    assert page.evaluate("LENGTH") == 40
+    assert page.evaluate("data.loss.nll.values.subarray(0, 39).every(Number.isFinite)")
 
 
 def test_what_cannot_run_in_the_page_is_said(show: Open) -> None:

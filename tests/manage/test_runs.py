@@ -140,6 +140,11 @@ def a_run_with(file: str, text: str | None) -> Callable[[Path], object]:
     return spoil
 
 
+def a_probe(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "result.json").write_text('{"command": "probe"}')
+
+
 def a_run_with_a_pipe(path: Path) -> None:
     a_run_with("metrics.jsonl", None)(path)
     (path / "result.json").unlink()
@@ -155,6 +160,7 @@ BROKEN = (
     (lambda path: path.mkdir(parents=True), "not a run, or its config.yaml is missing"),
     (lambda path: (path / "src").mkdir(parents=True), "not a run, or its config.yaml is missing"),
     (lambda path: make_run(path / "inside"), "not a run, but a folder of runs: gptkit runs ls --root runs/it"),
+    (a_probe, "not a run, but what gptkit probe wrote: open probe.html in it"),
     (a_run_with("config.yaml", None), "not a run, or its config.yaml is missing"),
     (a_run_with("config.yaml", ""), "not written by gptkit (runs/it/config.yaml)"),
     (a_run_with("config.yaml", "steps: 3\n"), "not written by gptkit (runs/it/config.yaml)"),

@@ -9,19 +9,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gpt_toy import ids, shaken
+from gpt_toy import ids, lstm_toy
 from gptkit.errors import InputError
-from gptkit.model.configuration_gpt import LSTMConfig, parse_config
+from gptkit.model.configuration_gpt import parse_config
 from gptkit.model.loading import load_model, save_model
 from gptkit.model.model_types import ANY, CAUSAL
 from gptkit.model.modeling_lstm import LSTMForCausalLM, State
-
-SIZES: dict[str, Any] = {"vocab_size": 61, "n_positions": 24, "n_embd": 16, "n_inner": 24, "n_layer": 2}
-
-
-def lstm_toy(**changes: Any) -> LSTMForCausalLM:
-    model: LSTMForCausalLM = shaken(LSTMForCausalLM(LSTMConfig(**{**SIZES, **changes}))).eval()
-    return model
 
 
 @pytest.mark.parametrize("loss_only", [True, False])
@@ -66,4 +59,4 @@ def test_it_loads_where_a_command_takes_it_and_nowhere_else(tmp_path: Path) -> N
 @pytest.mark.parametrize("key", ["n_head", "pre_norm", "attn_pdrop", "activation_function", "mask_token_id"])
 def test_keys_of_other_types_are_refused(key: str) -> None:
     with pytest.raises(InputError, match=f"unknown key '{key}'"):
-        parse_config({"model_type": "gptkit-lstm", **SIZES, key: 1}, "config.json")
+        parse_config({"model_type": "gptkit-lstm", "vocab_size": 61, key: 1}, "config.json")

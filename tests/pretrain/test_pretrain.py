@@ -212,9 +212,13 @@ def test_the_tokenizer_is_trained_once(capsys: pytest.CaptureFixture[str]) -> No
     assert "tokenizer bpe:300: 300 entries, from the cache" in logs[1]
 
 
-def test_the_same_command_gives_the_same_bytes_and_a_resumed_run_too(capsys: pytest.CaptureFixture[str]) -> None:
-    first = pretrain(capsys, "first")
-    second = pretrain(capsys, "second")
+@pytest.mark.parametrize("model", ["tiny", "lstm.json"])
+def test_the_same_command_gives_the_same_bytes_and_a_resumed_run_too(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("lstm.json").write_text('{"model_type": "gptkit-lstm", "n_positions": 64, "n_embd": 16, "n_inner": 24}')
+    first = pretrain(capsys, "first", model=model, dropout=0.1)
+    second = pretrain(capsys, "second", model=model, dropout=0.1)
     paths = {"run_dir", "model_dir"}
     assert {k: v for k, v in without_times(first).items() if k not in paths} == {
         k: v for k, v in without_times(second).items() if k not in paths
@@ -226,13 +230,14 @@ def test_the_same_command_gives_the_same_bytes_and_a_resumed_run_too(capsys: pyt
     Path("second/result.json").unlink()
     shutil.rmtree("second/model")
     shutil.rmtree("second/checkpoints/step-000006")
-    resumed = pretrain(capsys, "second")
+    resumed = pretrain(capsys, "second", model=model, dropout=0.1)
     assert resumed["resumed_from"] == 4
     assert Path("second/model/model.safetensors").read_bytes() == weights
     assert list(map(without_times, rows("second"))) == list(map(without_times, rows("first")))
 
-    assert pretrain(capsys, "second") == resumed  # a finished run prints its result again
-    assert main(arguments("second", learning_rate=0.5)) == 2
+    again = pretrain(capsys, "second", model=model, dropout=0.1)
+    assert again == resumed  # a finished run prints its result again
+    assert main(arguments("second", model=model, dropout=0.1, learning_rate=0.5)) == 2
     error = json.loads(capsys.readouterr().out)["error"]
     assert "learning_rate was" in error["message"]
 

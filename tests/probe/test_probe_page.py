@@ -42,4 +42,6 @@ def test_every_view_shows_what_the_result_says(page: Any, planted: Any) -> None:
     page.get_by_role("button", name="direction of").click()
     assert page.locator("#texts .text").first.locator(".read").last.get_attribute("title") != before
     held = page.locator("#held code").all_inner_texts()
-    assert held == [f"gptkit generate --steer {sample['steer']}" for sample in result["samples"]]
+    assert held == [
+        f"gptkit generate --steer {sample['steer']} --model {result['model']}" for sample in result["samples"]
+    ]

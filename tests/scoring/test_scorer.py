@@ -19,7 +19,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, OpenAIGPTLMHeadModel
 
-from gpt_toy import FAMILIES, SIZES, needs_bf16, toy
+from gpt_toy import FAMILIES, SIZES, lstm_toy, needs_bf16, toy
 from gptkit.console import Console
 from gptkit.convert import hf
 from gptkit.errors import InputError, OutOfResources
@@ -108,6 +108,17 @@ def assert_as_its_own_forward(model: GPTForCausalLM) -> None:
 @pytest.mark.parametrize("activation", get_args(Activation))
 def test_scores_are_those_of_the_model_s_own_forward_for_every_activation(activation: str, pre_norm: bool) -> None:
     assert_as_its_own_forward(toy(pre_norm, activation_function=activation))
+
+
+def test_an_lstm_scores_a_request_a_row() -> None:
+    model, groups = lstm_toy(n_positions=POSITIONS), random_groups(40)
+    assert_as_its_own_forward(model)
+    asked = [request for group in groups for request in group if request.start < len(request.ids)]
+    rows = rows_of(groups, share=False)
+    assert [row.length for row in rows] == [len(request.ids) - 1 for request in asked]
+    assert all(row.is_plain for row in rows)
+    for found in score_in_two(model, groups, [5]):
+        assert_same([answer for group in found for answer in group], scores(model, groups, [5]))
 
 
 @families

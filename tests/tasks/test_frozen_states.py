@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpt_toy import FAMILIES, toy
-from gptkit.model.loading import save_model
+from gptkit.model.loading import load_model, save_model
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.tasks.encoding import EncodedExamples
 from gptkit.tasks.frozen_states import Site, fingerprint_of, frozen_states, running_states
@@ -103,5 +103,5 @@ def test_the_fingerprint_follows_weights_and_configuration(tmp_path: Path) -> No
     prints = set()
     for number, model in enumerate([toy(), toy(seed=1), toy(activation_function="gelu"), toy()]):
         save_model(model, tmp_path / str(number))
-        prints.add(fingerprint_of(tmp_path / str(number)))
+        prints.add(fingerprint_of(load_model(tmp_path / str(number))))
     assert len(prints) == 3

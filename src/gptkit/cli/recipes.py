@@ -86,7 +86,7 @@ def _about(recipe: RecipeFile) -> str:
     if recipe.kind != "models":
         return text.partition("\n")[0].removeprefix("# ")  # each begins with a comment that names its source
     sizes = json.loads(text)
-    units = {"n_layer": "layers", "n_head": "heads", "n_embd": "wide", "n_positions": "positions"}
+    units = {"n_layer": "layers", "n_inner": "units", "n_head": "heads", "n_embd": "wide", "n_positions": "positions"}
     return ", ".join(f"{sizes[key]} {unit}" for key, unit in units.items() if key in sizes)
 
 

@@ -105,7 +105,11 @@ def _opened(options: ConvertOptions, exporter: Exporter, console: Console) -> tu
     importer = importer_of(path)
     for note in importer.notes(path):
         console.warn(note)
-    model = _with_head_if_kept(load_source(path, options.adapter), exporter, path, console)
+    loaded = load_source(path, options.adapter)
+    if getattr(loaded.config, "features", "none") == "mix" and options.to != "gptkit":
+        fix = "fine-tune with --features last, or pass the pre-trained model"
+        raise InputError("its head reads a mix of all layers, which only gptkit computes", where=str(path), fix=fix)
+    model = _with_head_if_kept(loaded, exporter, path, console)
     tokenizer = _tokenizer(options.tokenizer, importer, path, model.config.vocab_size, console)
     if tokenizer is not None and model.config.eos_token_id is None:
         with suppress(InputError):  # with a tokenizer without a separator they stay unset

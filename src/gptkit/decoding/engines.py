@@ -16,6 +16,8 @@ from gptkit.decoding.sampling import Array
 from gptkit.decoding.steering import parse_steering, require_unit, steer
 from gptkit.decoding.text_options import Precision, TextModelOptions
 from gptkit.errors import UsageError
+from gptkit.system.reading import read_json_object
+from gptkit.system.run_layout import described_in
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer
 
 if TYPE_CHECKING:  # it needs torch, which takes seconds to import; the native engine does without
@@ -82,6 +84,7 @@ def choose_engine(
     compiler or with --steer, which runs in torch; opening the engine raises InputError for a model that cannot be read.
     """
     compile = options.compile
+    refuse_for_lstm(directory, options)
     if options.steer is not None:
         require_unit(parse_steering(options.steer), directory)
     if options.beams == 1 and on_cpu(options) and compile != "off":
@@ -101,13 +104,28 @@ def choose_engine(
     precision = torch_precision(options)
 
     def open_torch() -> Engine:
-        from gptkit.decoding.torch_engine import TorchEngine
+        from gptkit.decoding.torch_engine import engine_of
 
         model = torch_model(directory, options, precision)
         pays = compile == "on" or (compile == "auto" and tokens >= COMPILE_TOKENS)
-        return TorchEngine(model, compile=model.device.type == "cuda" and pays)
+        return engine_of(model, compile=model.device.type == "cuda" and pays)
 
     return ChosenEngine(precision, open_torch)
+
+
+def refuse_for_lstm(directory: Path, options: TextModelOptions) -> None:
+    """Raise UsageError for what an LSTM cannot be decoded with, as its config.json says; needs no torch."""
+    from gptkit.model_files import LSTM, model_type  # it would slow --help down
+
+    asked = {
+        "--beams": options.beams > 1,
+        "--compile on": options.compile == "on",
+        "--quantize": options.quantize != "none",
+        "--steer": options.steer is not None,
+    }
+    flag = next((flag for flag, is_asked in asked.items() if is_asked), None)
+    if flag is not None and model_type(read_json_object(described_in(directory) / "config.json")) == LSTM:
+        raise UsageError("the model is an LSTM, which runs in torch as it is", where=flag, fix="leave it out")
 
 
 def native_decoder() -> ModuleType | None:

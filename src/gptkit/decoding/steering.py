@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # it needs torch, which takes seconds to import
 
     from gptkit.model.modeling_gpt import GPTForCausalLM
 
-FORM = "pass LAYER.UNIT=VALUE, such as 2.17=3.5"
+LARGEST = 1e6  # value; logits overflow far above it
+FORM = "pass LAYER.UNIT=VALUE, such as 2.17=3.5, a value of at most a million"
 
 
 class Steering(NamedTuple):
@@ -26,13 +27,13 @@ class Steering(NamedTuple):
 
 
 def parse_steering(text: str) -> Steering:
-    """Return what --steer says; UsageError unless it is a layer, a unit and a finite number."""
+    """Return what --steer says; UsageError unless it is a layer, a unit and a number within LARGEST."""
     found = re.fullmatch(r"(\d{1,4})\.(\d{1,6})=(.+)", text, re.ASCII)
     try:
         value = float(found[3]) if found else math.nan
     except ValueError:
         value = math.nan
-    if found is None or not math.isfinite(value):
+    if found is None or not abs(value) <= LARGEST:
         raise UsageError(f"{text!r} does not name a unit and a value", where="--steer", fix=FORM)
     return Steering(int(found[1]), int(found[2]), value)
 

@@ -11,9 +11,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from gptkit.decoding.engines import Piece
+from gptkit.decoding.engines import Engine, Piece
 from gptkit.decoding.loop import Decoder, Sample
 from gptkit.decoding.quantization import QuantisedLinear
+from gptkit.decoding.recurrent_engine import RecurrentEngine
+from gptkit.model.modeling_lstm import LSTMForCausalLM
 
 
 class _Target:
@@ -212,9 +214,14 @@ class TorchEngine:
         return torch.tensor(values, device=self._model.device)
 
 
+def engine_of(model: PreTrainedModel, *, compile: bool = False) -> Engine:
+    """Return the engine that runs a model in torch; only that of a Transformer can be compiled."""
+    return RecurrentEngine(model) if isinstance(model, LSTMForCausalLM) else TorchEngine(model, compile=compile)
+
+
 def generate(model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]], **arguments: Any) -> list[Sample]:
     """Return one sample per prompt, in order; `arguments` are `Decoder`'s. The model's training mode is restored."""
-    decoder = Decoder(TorchEngine(model), prompt_ids, **arguments)
+    decoder = Decoder(engine_of(model), prompt_ids, **arguments)
     training = model.training
     model.eval()
     try:

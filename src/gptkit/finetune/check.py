@@ -9,6 +9,7 @@ from gptkit.console import Console
 from gptkit.errors import UsageError
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.model_files import GPTShape
+from gptkit.options import fields_of
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import METRICS
 from gptkit.tasks.reading import check_examples, require_named_files
@@ -57,6 +58,7 @@ def trainable_task(options: FinetuneOptions) -> Task:
 
 def refuse_contradictions(options: FinetuneOptions) -> None:
     """Refuse options that contradict each other or the run in --out."""
+    _refuse_with_features(options)
     fix = f"pass --batch-size {options.processes}, or --num-processes {options.batch_size}"
     refuse_too_many_processes(options.batch_size, options.processes, where="--num-processes", fix=fix)
     for where, is_taken in (("--lm-coef 0", options.lm_coef == 0), ("--transfer-layers", options.transfer_layers)):
@@ -66,6 +68,17 @@ def refuse_contradictions(options: FinetuneOptions) -> None:
     if several and options.out is not None and (options.out / METRICS).exists():
         message = "this directory holds a single-seed run; a run over several seeds needs a directory of its own"
         raise UsageError(message, where=str(options.out), fix="choose another --out")
+
+
+def _refuse_with_features(options: FinetuneOptions) -> None:
+    """Refuse what has no meaning where a frozen model's states are the features."""
+    if options.features == "none":
+        return
+    for name in ("head", "lm_coef", "layer_decay", "unfreeze", "dropout", "gradient_checkpointing", "study", "dry_run"):
+        value = getattr(options, name)
+        if value not in (0, None, fields_of(FinetuneOptions)[name].default):
+            message = f"{name} {value} does not fit a frozen model, whose linear head alone is trained"
+            raise UsageError(message, where=f"--features {options.features}", fix="leave out one of the two")
 
 
 def refuse_unusable(task: Task, options: FinetuneOptions) -> None:

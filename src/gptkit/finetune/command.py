@@ -72,6 +72,8 @@ def run(options: FinetuneOptions, console: Console, *, pretrain: Pretrain) -> di
     inputs = session.main_first(lambda: prepare_inputs(reading, console))
     check_learning_rate_nonzero(options, inputs)
     size = inputs.pretrained.num_parameters()
+    if options.features != "none":
+        console.say(f"only a linear head is trained, at --head-learning-rate {options.head_learning_rate:g}")
     if size < SMALL and not inputs.task.is_demo and options.learning_rate <= FinetuneOptions.learning_rate:
         rate = f"a learning rate of {options.learning_rate:g} suits GPT-1's 117M parameters, and this model has"
         console.say(f"{rate} {size / 1e6:.3g}M: add --recipe demo-classification, which has settings for a small one")
@@ -145,7 +147,10 @@ class _Runs:
                 changed = dataclasses.replace(options, study="none", **changes)
                 variants[name] = self._seeds(changed, directory.path / name)
             items = {
-                name: [self._dev_items(_tuned(seed["model_dir"], session), self.choices) for seed in each["per_seed"]]
+                name: [
+                    self._dev_items(_tuned(seed["model_dir"], session), self.choices, inputs)
+                    for seed in each["per_seed"]
+                ]
                 for name, each in variants.items()
             }
             study = study_result(inputs.task, variants, items)
@@ -181,6 +186,8 @@ class _Runs:
         inputs, session = self.inputs, self.session
         model = inputs.model(options)
         model.to(session.accelerator.device)
+        if options.features != "none":
+            inputs = session.main_first(lambda: self.inputs.with_states(model, session.console))
         run = FinetuneRun(options, inputs, model, session.hardware)
 
         def make_job(choices: Choices) -> TrainingJob:
@@ -198,20 +205,20 @@ class _Runs:
         trained = train_run(make_job, options, self.choices, directory, session, write_start=write_description)
         assert trained.finish.best_step is not None
         checkpoints.load_weights(directory.checkpoints / directory_name(trained.finish.best_step), run.model)
-        items = self._dev_items(run.model.train(False), trained.choices)
+        items = self._dev_items(run.model.train(False), trained.choices, inputs)
         with quiet_transformers():
             session.on_main(lambda: self._write(run, trained, items, directory))
 
-    def _dev_items(self, model: GPTDoubleHeadsModel, choices: Choices) -> Columns:
+    def _dev_items(self, model: GPTDoubleHeadsModel, choices: Choices, inputs: Inputs) -> Columns:
         """Return the scored examples of dev."""
-        dev = self.inputs.splits["dev"]
+        dev = inputs.splits["dev"]
         with autocast(self.session.accelerator.device.type, choices.precision):
             logits = evaluate_head(model, dev.encoded).logits
-        return items_of_logits(self.inputs.task, dev.examples, logits).columns
+        return items_of_logits(inputs.task, dev.examples, logits).columns
 
     def _write(self, run: FinetuneRun, trained: TrainResult, items: Columns, directory: RunDirectory) -> None:
         """Write the model with its card, the loss curve and, last, the result with the best step's figures."""
-        rows, inputs, finish = directory.rows(), self.inputs, trained.finish
+        rows, inputs, finish = directory.rows(), run.inputs, trained.finish
         assert finish.best_step is not None
         figures = ("val_loss", *inputs.task.metrics)
         best, last = directory.row_of(finish.best_step, figures), directory.row_of(finish.step, figures)
@@ -229,6 +236,8 @@ class _Runs:
             "transfer_layers": run.options.transfer_layers,
             **{name: getattr(run.options, name) for name in ULMFIT_PARTS},
             "lm": inputs.lm if run.options.lm_epochs else None,
+            "features": run.options.features,
+            **({} if run.model.mix is None else {"mix": run.model.mix.learnt()}),
             "n_train": len(inputs.train),
             "n_eval": len(inputs.dev),
             "steps": finish.step,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gptkit.console import Console
+from gptkit.errors import InputError
 from gptkit.finetune.check import predicted_splits, refuse_unusable, trainable_task, transferred_layers
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.model.configuration_gpt import read_config
@@ -19,20 +20,23 @@ from gptkit.model.loading import class_of, load_model, set_special_tokens, weigh
 from gptkit.model.model_types import ANY
 from gptkit.model.modeling_double_heads import NEW_STD, GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files import LAYER, MARKER_FIELDS, model_directory
+from gptkit.model_files import GPT, LAYER, MARKER_FIELDS, model_directory
 from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import EncodedExamples, Markers, encode_examples
+from gptkit.tasks.frozen_states import fingerprint_of, frozen_states, layers_of
 from gptkit.tasks.head_outputs import marker_ids
 from gptkit.tasks.heads import output_labels
-from gptkit.tasks.reading import load_examples
+from gptkit.tasks.reading import load_examples, shared_notes
 from gptkit.tasks.task import Task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.any_tokenizer import unknown_note
 from gptkit.text.tokenizers.loading import fingerprint, tokenizer_in
+from gptkit.training import rules
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+HEAD = ("score.", "mix.")
 EMBEDDINGS = ("transformer.wte.", "transformer.wpe.")
 
 
@@ -70,13 +74,32 @@ class Inputs:
     def model(self, options: FinetuneOptions) -> GPTDoubleHeadsModel:
         """Return the pre-trained model with a fresh task head, a pure function of the options."""
         pretrained = self.tuned if self.tuned is not None and options.lm_epochs else self.pretrained
-        head = {**self.head, "head": options.head}
+        head = {**self.head, "features": options.features, "head": options.head}
         model = add_task_head(pretrained, head, seed=options.seed, transfer_layers=options.transfer_layers)
         if options.dropout is not None:
             model.set_dropout(options.dropout)
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
+        if options.features != "none":
+            freeze(model)
         return model
+
+    def with_states(self, model: GPTDoubleHeadsModel, console: Console) -> Inputs:
+        """Return the inputs with what the head of a frozen model reads of train and dev, computed once and cached."""
+        frozen, splits = model.language_model(), dict(self.splits)
+        fingerprint, sites = fingerprint_of(frozen), layers_of(frozen)
+        for name in ("train", "dev"):
+            encoded = splits[name].encoded
+            with console.tally(len(encoded), noun=f"{name} examples") as tally:
+                found = frozen_states(
+                    frozen,
+                    encoded,
+                    sites if model.mix is not None else sites[-1:],
+                    fingerprint=fingerprint,
+                    reached=tally.reach,
+                )
+            splits[name] = replace(splits[name], encoded=replace(encoded, states=tuple(found.values())))
+        return replace(self, splits=splits)
 
 
 def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
@@ -96,12 +119,17 @@ def prepare_inputs(options: FinetuneOptions, console: Console) -> Inputs:
         classifier_dropout=options.classifier_dropout,
     )
     pretrained = load_model(directory, types=ANY)
+    rules.choose_compile_for(options.compile, pretrained)  # raises for an LSTM
+    if options.features != "none" and pretrained.config.model_type != GPT:
+        message = f"frozen features are those of an ordinary GPT, not of {pretrained.config.model_type}"
+        raise InputError(message, where=str(directory), fix="leave out --features")
     set_special_tokens(pretrained, tokenizer)
     transferred_layers(options.transfer_layers, pretrained.config.n_layer)  # raises if it has fewer
     needed = list(dict.fromkeys(["train", "dev", *predicted_splits(task, options)]))
     splits = _read(task, needed, options.data, directory, tokenizer, console)
     if task.is_own:
-        warn_of_shared_rows(splits["train"].examples, splits["dev"].examples, console)
+        for note in shared_notes({name: splits[name].examples for name in ("train", "dev")}):
+            console.warn(note)
     data = "".join(splits[name].sha256 for name in ("train", "dev"))
     identity = {
         "data_sha256": hashlib.sha256(data.encode()).hexdigest(),
@@ -150,14 +178,6 @@ def _read(
     return splits
 
 
-def warn_of_shared_rows(train: Sequence[Example], dev: Sequence[Example], console: Console) -> None:
-    """Warn if examples of dev are also trained on: dev then measures memory."""
-    trained = {example.fields for example in train}
-    if shared := sum(example.fields in trained for example in dev):
-        seen = f"{shared:,} of {len(dev):,} dev examples have the same texts as training examples"
-        console.warn(f"{seen}: dev will look better than new data; remove them from one of the two files")
-
-
 def head_config(
     *, task: str, format: str, labels: Sequence[str], markers: Markers, classifier_dropout: float = 0.1
 ) -> dict[str, Any]:
@@ -196,7 +216,7 @@ def add_task_head(
         tuned.train(False)
         theirs = model.state_dict()
         for name, tensor in tuned.state_dict().items():
-            if name.startswith("score.") or kept is None:
+            if name not in theirs or kept is None:
                 continue
             if depth_of(name, n_layer) <= kept or kept == n_layer:
                 tensor[: len(theirs[name])] = theirs[name]
@@ -205,6 +225,15 @@ def add_task_head(
             rows: Tensor = torch.randn(len(markers), table.shape[1]) * NEW_STD
             table[markers] = rows.to(table.dtype)
     return tuned
+
+
+@torch.no_grad()
+def freeze(model: GPTDoubleHeadsModel) -> None:
+    """Let only the classifier and its mix be trained; the markers, which the model never saw, become separators."""
+    table = model.transformer.wte.weight
+    table[[getattr(model.config, name) for name in MARKER_FIELDS]] = table[model.config.bos_token_id].clone()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(HEAD))
 
 
 def depth_of(name: str, n_layer: int) -> int:

@@ -57,7 +57,9 @@ class FinetuneRun:
 
     @property
     def flops_per_token(self) -> float:
-        """FLOPs of a training step per token; the LM head counts only with the auxiliary loss."""
+        """FLOPs of a training step per token; the LM head counts only with the auxiliary loss, frozen weights never."""
+        if self.options.features != "none":
+            return 0.0
         model, train = self.model, self.inputs.train
         table = 0 if self.options.lm_coef else model.transformer.wte.weight.numel()
         return rules.flops_per_token(model, int(train.tokens.mean() / train.sequences_per_example), idle=table)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gptkit.model_files import Pooling
+from gptkit.model_files import Features, Pooling
 from gptkit.options import REQUIRED, option, override, recipe_only
 from gptkit.training.options import OptimizerName, ScheduleName, TrainingOptions
+
+GPT1_LM_COEF = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,9 @@ class FinetuneOptions(TrainingOptions):
         metavar="DIR|hf:[NAME[:CONFIG]]",
     )
     lm_coef: float = option(
-        0.5, "Weight of the auxiliary language-model loss; 0 = off (GPT-1 paper, section 4.1).", minimum=0
+        GPT1_LM_COEF,
+        "Weight of the auxiliary language-model loss; 0 = off, as with --features (GPT-1 paper, section 4.1).",
+        minimum=0,
     )
     epochs: int = option(3, "Passes over the training examples (GPT-1 paper, section 4.1).", minimum=1)
     batch_size: int = option(
@@ -56,6 +60,15 @@ class FinetuneOptions(TrainingOptions):
         None,
         "Keep the embeddings and first N blocks, reinitialize the rest; none = keep nothing [default: keep all].",
         metavar="none|N",
+    )
+    features: Features = option(
+        "none",
+        "Train only a linear head on the states of the frozen model, computed once: last = the last layer's, "
+        "mix = a learnt mix of all layers' (ELMo, equation 1).",
+        panel="Advanced",
+    )
+    head_learning_rate: float = option(
+        1e-2, "Peak learning rate with --features, in place of --learning-rate.", minimum=0, panel="Advanced"
     )
     seeds: int = option(
         1, "Number of runs, with seeds SEED, SEED + 1, ...; the best on dev becomes model/.", resumable=True, minimum=1
@@ -102,3 +115,10 @@ class FinetuneOptions(TrainingOptions):
     eval_every: int | None = override(
         TrainingOptions, "eval_every", help="Steps between evaluations on dev [default: one epoch]."
     )
+
+    def __post_init__(self) -> None:
+        """With frozen features, replace what is meant for training the whole model."""
+        if self.features != "none":
+            object.__setattr__(self, "learning_rate", self.head_learning_rate)
+            object.__setattr__(self, "lm_coef", 0.0 if self.lm_coef == GPT1_LM_COEF else self.lm_coef)
+            object.__setattr__(self, "precision", "fp32" if self.precision == "auto" else self.precision)

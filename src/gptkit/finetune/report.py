@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 import gptkit
@@ -28,11 +29,13 @@ from gptkit.text.examples import Example
 from gptkit.training.rules import Choices
 
 MORE_PRETRAINING = "pre-train longer, and fine-tune the weights of the last step rather than an early snapshot"
+BAR = 40  # cells of the longest bar
 FEW = 100  # examples of dev, on which an interval of accuracy is 20 points wide
 SNIPPET = """\
 from pathlib import Path
 
 from gptkit.model.loading import load_model
+from gptkit.model.model_types import ANY
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.tasks.encoding import encode_examples
 from gptkit.tasks.head_outputs import logits_of, marker_ids
@@ -42,7 +45,7 @@ from gptkit.text.tokenizers.loading import tokenizer_in
 
 folder = Path(".")  # of this model
 task, tokenizer = Head.of(folder).own_task(), tokenizer_in(folder)
-model = load_model(folder, head=GPTDoubleHeadsModel).eval()
+model = load_model(folder, head=GPTDoubleHeadsModel, types=ANY).eval()
 examples = [Example(FIELDS, label=None, where="", identifier="")]
 markers, limit = marker_ids(folder, len(tokenizer)), model.config.n_positions
 logits = logits_of(model, encode_examples(tokenizer, task, examples, markers, limit))
@@ -72,6 +75,8 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
         columns = ("metric", "dev", "std", "95% interval", "chance", "GPT-1 on test")
         rows = [(name, *_figures(result, name), _published(task, name)) for name in metrics]
     console.table(title, *known_columns(columns, rows))
+    for each in variants.values() if variants else [result]:
+        _print_mix(each, console)
     if any(_interval_of(result, name) for name in metrics):
         chose = "the epoch and the model" if len(result["per_seed"]) > 1 else "the epoch"
         console.result(f"95% interval: over {_sample(result)}; dev chose {chose}, so new data may score lower")
@@ -96,6 +101,18 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
     each = [*variants.values()] if variants else [result]
     if undefined := [name for name in metrics if any(one["metrics"][name] is None for one in each)]:
         console.result(f"{' and '.join(undefined)}: n/a where all predictions, or all labels, are alike")
+
+
+def _print_mix(result: Mapping[str, Any], console: Console) -> None:
+    """Print the weights of a learnt mix of layers as a bar chart, the mean over seeds."""
+    mixes = [seed["mix"] for seed in result["per_seed"] if "mix" in seed]
+    if not mixes:
+        return
+    weights, gamma = np.mean([mix["weights"] for mix in mixes], axis=0), np.mean([mix["gamma"] for mix in mixes])
+    names = ["embeddings", *(f"layer {layer}" for layer in range(len(weights) - 1))]
+    bars = ["█" * round(BAR * weight / weights.max()) for weight in weights]
+    rows = [(name, f"{weight:.3f}", bar) for name, weight, bar in zip(names, weights, bars, strict=True)]
+    console.table(f"learnt weights of the layers' states, gamma {gamma:.3f}", ("state", "weight", ""), rows)
 
 
 def _gain(gain: Mapping[str, Any], sample: str) -> str:
@@ -159,13 +176,13 @@ def _difference(gain: Mapping[str, Any], value: float, *, sign: str = "") -> str
 
 def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, command: str) -> str:
     """Return the card of a fine-tuned model."""
-    options, inputs, task = run.options, run.inputs, run.inputs.task
+    options, inputs, task, kind = run.options, run.inputs, run.inputs.task, run.model.config.family
     start = "fresh weights" if options.transfer_layers == "none" else f"the weights of {inputs.model_name}"
     score = "a score" if task.score_range is None else "a score from {:g} to {:g}".format(*task.score_range)
     answers = {"class": f"one of {', '.join(task.labels)}", "choice": "the index of a choice, from 0"}
     return model_card(
         name=Path(str(result["run_dir"])).name,
-        summary=f"A GPT fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}."
+        summary=f"{kind} fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}."
         f" How: {', '.join(f'{name} {getattr(options, name)}' for name in ULMFIT_PARTS)}.",
         **model_facts(run.model, choices),
         data=f"{task.name}: {len(inputs.train):,} training examples, {len(inputs.dev):,} dev examples; {task.data}",

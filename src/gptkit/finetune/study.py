@@ -41,7 +41,7 @@ PER_SEED = (
     "train_seconds",
     "resumed_from",
 )
-OF_SEED = ("model_dir", "item_interval")
+OF_SEED = ("model_dir", "item_interval", "mix")
 SUMMED = ("steps", "tokens", "train_seconds")
 LEVEL = 0.95
 RESAMPLES = 10_000

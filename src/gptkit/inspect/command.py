@@ -78,7 +78,7 @@ def _weights(options: InspectOptions, console: Console) -> dict[int, Path]:
     for directory in weights.values():
         require_described(directory, str(directory))
         if Head.of(directory).format is not None:
-            raise UsageError("a film of training is for language models", where=where, fix="pass a pretrain run")
+            raise UsageError("this run fine-tuned a model", where=where, fix="pass a run of gptkit pretrain")
     if len(weights) < 2:
         fix = "set the recipe key `snapshots` for the next run"
         raise UsageError("the run kept the weights of one step only", where=where, fix=fix)

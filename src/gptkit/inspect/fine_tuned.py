@@ -46,8 +46,10 @@ def fine_tuned_of(model: GPTDoubleHeadsModel, asked: Asked) -> FineTuned:
         query = traced.query[..., -1:, :] * traced.query.shape[-1] ** -0.5  # of the last token, which sees all
         weights = F.softmax((query @ traced.key.mT)[..., 0, :], dim=-1)  # (layer, head, position)
         rows.append(F.pad(weights, (0, longest - len(sequence))))
-        extract = torch.tensor([[len(sequence) - 1]], device=traced.final.device)
-        states.append(model.pooled(traced.final[None, None], extract)[0, 0])
+        layers = [*traced.residual[:-1:2], traced.final]  # what enters each block, and the final states
+        read = traced.final if model.mix is None else model.mix(layers)  # (position, n_embd)
+        extract = torch.tensor([[len(sequence) - 1]], device=read.device)
+        states.append(model.pooled(read[None, None], extract)[0, 0])
     scores = torch.stack(states) @ model.score.weight.float().T  # (sequence, output)
     bias = model.score.bias.float()
     is_choice = asked.task.target == "choice"

@@ -26,7 +26,7 @@ MOST_SECONDS = 5  # that the view may take on a CPU unless it is asked for
 OPERATIONS_PER_SECOND = 6e10  # measured on two threads of one Zen 3 core (AVX2), in fp32
 ROWS = 512  # whose logits are computed at a time
 
-Losses = Callable[[Tensor], Tensor]  # final states (part, sequence, position, n_embd) -> (part, ...)
+Losses = Callable[[Tensor], Tensor]  # states that a head reads (part, sequence, position, n_embd) -> (part, ...)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,17 +105,24 @@ def knock_out_of_answer(model: GPTDoubleHeadsModel, asked: Asked) -> KnockOut:
 def _knock_out(model: GPTForCausalLM | GPTDoubleHeadsModel, ids: Tensor, losses: Losses) -> KnockOut:
     """Continue from the input of each layer with all its parts in one batch; ids (sequence, position)."""
     body, blocks, heads = model.transformer, blocks_of(model), model.config.n_head
+    mix = getattr(model, "mix", None)
+
+    def read(inputs: list[Tensor], final: Tensor) -> Tensor:
+        return final if mix is None else mix([*inputs, final])
+
     with recording([Point("input", block, "input") for block in blocks]) as recorded:
         final = body(input_ids=ids, use_cache=False).last_hidden_state  # (sequence, position, n_embd)
     mask, rows = dense_causal_mask(final), []
-    for layer, hidden in enumerate(recorded["input"]):
-        hidden = hidden.repeat(heads + 2, 1, 1)  # (part * sequence, position, n_embd)
+    for layer in range(len(blocks)):
+        inputs = [hidden.repeat(heads + 2, 1, 1) for hidden in recorded["input"][: layer + 1]]
         with _one_part_zero(blocks[layer], heads):
-            hidden = blocks[layer](hidden, attention_mask=mask)
+            hidden = blocks[layer](inputs[-1], attention_mask=mask)  # (part * sequence, position, n_embd)
         for block in blocks[layer + 1 :]:
+            inputs.append(hidden)
             hidden = block(hidden, attention_mask=mask)
-        rows.append(losses(body.ln_f(hidden).view(-1, *final.shape)))
-    return KnockOut(losses(final[None])[0].cpu().numpy(), torch.stack(rows).cpu().numpy())
+        rows.append(losses(read(inputs, body.ln_f(hidden)).view(-1, *final.shape)))
+    whole = losses(read(recorded["input"], final)[None])[0]
+    return KnockOut(whole.cpu().numpy(), torch.stack(rows).cpu().numpy())
 
 
 @contextmanager

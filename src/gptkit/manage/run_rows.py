@@ -74,6 +74,8 @@ def _facts(path: Path) -> Iterator[Row]:
     elif not has_config:
         if any((child / CONFIG).is_file() for child in path.iterdir()):
             raise InputError(f"not a run, but a folder of runs: gptkit runs ls --root {shlex.quote(str(path))}")
+        if read_json(path / RESULT).get("command") == "probe":
+            raise InputError("not a run, but what gptkit probe wrote: open probe.html in it")
         raise InputError(f"not a run, or its {CONFIG} is missing")
     if not has_config:
         return

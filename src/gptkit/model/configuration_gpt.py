@@ -50,8 +50,10 @@ class GPTConfig(GPTShape, PreTrainedConfig):
     `n_inner=None` means 4 * n_embd. `position_initializer_range=None` means the family's own value: 0.01 for GPT-2,
     `initializer_range` for GPT-1. `activation_function` is "gelu_new" (OpenAI's tanh form) or "gelu" (the erf form,
     which nanoGPT trains with). Token ids are None until a tokenizer sets them. `task`, `format` and the ids of start,
-    delimiter and extract belong to a fine-tuned model; they are saved only with a `format`. `head` says what its
-    classifier reads: the state of the extract token, or with "concat" also the mean and the maximum of all states.
+    delimiter and extract belong to a fine-tuned model; they are saved only with a `format`. `features` says what its
+    classifier was trained on: the states of a model that was trained with it ("none"), the last states of a frozen one
+    ("last"), or a mix of all its layers' ("mix"); `head` which of them it reads: the extract token's ("extract"), or
+    also the mean and the maximum over all tokens ("concat").
 
     Raises `StrictDataclassError` (huggingface_hub) for a wrong type or an impossible size.
     """
@@ -72,6 +74,11 @@ class GPTConfig(GPTShape, PreTrainedConfig):
         if self.position_initializer_range is None:
             self.position_initializer_range = 0.01 if self.pre_norm else self.initializer_range
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+
+    @property
+    def family(self) -> str:
+        """The kind of model, as a card names it."""
+        return "A GPT-2 (pre-norm)" if self.pre_norm else "A GPT-1 (post-norm)"
 
     def without_head(self) -> "GPTConfig":
         """Return the configuration of the language model, without the fine-tuned head."""
@@ -107,6 +114,11 @@ class LSTMConfig(GPTConfig):
     n_head: int = 1
     n_inner: int | None = 2048
     attn_pdrop: float | int = 0.0
+
+    @property
+    def family(self) -> str:
+        """The kind of model, as a card names it."""
+        return "An LSTM"
 
 
 @strict

@@ -121,7 +121,7 @@ def read_directory(
         state = {own: transposed(own, tensor) for name, tensor in state.items() if (own := own_name(name))}
     if head is GPTForCausalLM and config.format is not None:
         config = config.without_head()
-        state = {name: tensor for name, tensor in state.items() if not name.startswith("score.")}
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(("score.", "mix."))}
     return config, checked(config, state, str(directory), head, copy=not row_parts(directory))
 
 
@@ -179,6 +179,8 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
     if head is GPTDoubleHeadsModel:
         outputs = config.num_labels or 1
         expected |= {"score.weight": (outputs, config.classifier_width), "score.bias": (outputs,)}
+        if config.features == "mix":
+            expected |= {"mix.scalars": (config.n_layer + 1,), "mix.gamma": (1,)}
     for name, shape in expected.items():
         if name not in state:
             raise InputError(f"tensor {name} is missing", where=where, fix=MISFIT_FIX)

@@ -7,7 +7,9 @@ An example is one sequence (classification, entailment), two (similarity: both o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +38,33 @@ class DoubleHeadsOutput(ModelOutput):
     lm_loss: Tensor | None = None
 
 
+class LayerMix(nn.Module):
+    """gamma x the sum of all layers' states, weighted by a softmax (ELMo: Peters et al. 2018, equation 1)."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.scalars = nn.Parameter(torch.zeros(layers))  # so that the weights start equal
+        self.gamma = nn.Parameter(torch.ones(1))
+
+    @property
+    def weights(self) -> Tensor:
+        return self.scalars.softmax(0)  # (layer,)
+
+    def learnt(self) -> dict[str, Any]:
+        """Return the weights, of the embeddings first, and gamma."""
+        return {"weights": self.weights.tolist(), "gamma": self.gamma.item()}
+
+    def forward(self, states: Sequence[Tensor]) -> Tensor:
+        """Return the mix of states, one tensor (..., n_embd) for each layer."""
+        weighted = [weight * state for weight, state in zip(self.weights, states, strict=True)]
+        return self.gamma * torch.stack(weighted).sum(0)
+
+
 class GPTDoubleHeadsModel(GPTPreTrainedModel):
     """A GPT with a classifier; `config.format` defines an example's sequences, `config.id2label` names the outputs.
 
-    A multiple-choice model has one output, the score of a choice; a regression model also has one.
+    A multiple-choice model has one output, the score of a choice; a regression model also has one. With `features` mix
+    the classifier reads a LayerMix of what enters the first block, what leaves each later one's, and the final states.
     """
 
     _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}
@@ -51,6 +76,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.classifier_dropout = nn.Dropout1d(config.classifier_dropout)
         self.score = nn.Linear(config.classifier_width, config.num_labels or 1)
+        self.mix = LayerMix(config.n_layer + 1) if config.features == "mix" else None
         self.post_init()
 
     @torch.no_grad()
@@ -68,6 +94,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         num_items_in_batch: int | Tensor | None = None,
         lm_positions: Tensor | None = None,
         loss_only: bool = False,
+        states: Tensor | None = None,
     ) -> DoubleHeadsOutput:
         """Return the logits and, with `labels`, the losses: means, or sums over `num_items_in_batch`.
 
@@ -76,18 +103,21 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         float (example,), a distribution over classes as float (example, label). With lm_coef 0 the LM head is not run.
         lm_positions are `predicting_positions` if known: computing them here synchronizes the device. With `loss_only`
         the LM loss is computed in chunks from `lm_head`'s weight, bypassing its hooks and adapters, and only losses are
-        returned.
+        returned. `states` (example, sequence, layer, n_embd) are those of a frozen model at the extract tokens, if
+        known: the Transformer is then not run, and there is no LM loss.
         """
         examples, sequences, length = input_ids.shape
-        hidden = self.transformer(input_ids=input_ids.flatten(0, 1), use_cache=False).last_hidden_state
-        hidden = hidden.view(examples, sequences, length, -1)  # (example, sequence, length, n_embd)
-        logits = self.classify(hidden, extract)
+        if states is None:
+            hidden = self.hidden_states(input_ids.flatten(0, 1)).view(examples, sequences, length, -1)
+            logits = self.classify(hidden, extract)
+        else:
+            logits = self.answer(states.squeeze(2) if self.mix is None else self.mix(states.unbind(2)))
         if labels is None:
             return DoubleHeadsOutput(logits=logits)
         count = examples if num_items_in_batch is None else num_items_in_batch
         classifier_loss = summed_classifier_loss(logits, labels) / count
         returned = None if loss_only else logits
-        if not lm_coef:
+        if not lm_coef or states is not None:
             return DoubleHeadsOutput(loss=classifier_loss, logits=returned, classifier_loss=classifier_loss)
         if lm_positions is None:
             lm_positions = predicting_positions(extract, length)
@@ -101,12 +131,22 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         loss = classifier_loss + lm_coef * auxiliary
         return DoubleHeadsOutput(loss=loss, logits=returned, classifier_loss=classifier_loss, lm_loss=auxiliary)
 
+    def hidden_states(self, input_ids: Tensor) -> Tensor:
+        """Return what the heads read (row, length, n_embd) of ids (row, length)."""
+        is_mixed = self.mix is not None
+        output = self.transformer(input_ids=input_ids, use_cache=False, output_hidden_states=is_mixed)
+        hidden: Tensor = output.last_hidden_state if self.mix is None else self.mix(output.hidden_states)
+        return hidden
+
     def classify(self, hidden: Tensor, extract: Tensor, is_token: Tensor | None = None) -> Tensor:
         """Return the logits of hidden states (example, sequence, length, n_embd), in fp32.
 
         is_token (example, sequence, length) is False at padding, by default at what follows the extract tokens.
         """
-        state = self.pooled(hidden, extract, is_token)
+        return self.answer(self.pooled(hidden, extract, is_token))
+
+    def answer(self, state: Tensor) -> Tensor:
+        """Return the logits of what the classifier reads (example, sequence, width), in fp32."""
         if self.config.format == "similarity":
             state = state.sum(1, keepdim=True)  # over both orders: similarity is symmetric (GPT-1 paper, 3.3)
         # One dropout mask per example, shared by its choices, so that choices differ only in what they say.

@@ -174,7 +174,7 @@ class GPTPreTrainedModel(PreTrainedModel):
     _input_embed_layer = "wte"
     _no_split_modules = ["GPTBlock"]
     _skip_keys_device_placement = ["past_key_values"]
-    _keys_to_ignore_on_load_unexpected = [r"^score\."]  # a fine-tuned model loaded as a language model
+    _keys_to_ignore_on_load_unexpected = [r"^(score|mix)\."]  # a fine-tuned model loaded as a language model
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True

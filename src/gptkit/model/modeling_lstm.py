@@ -35,7 +35,8 @@ class LSTMLayer(GradientCheckpointingLayer):
     def forward(self, hidden: Tensor, states: list[State] | None = None) -> Tensor:
         """Return the outputs (batch, length, units); with `states`, continue from its first and append the last."""
         before = None if states is None else tuple(part[None] for part in states.pop(0))
-        hidden, after = self.lstm(hidden, before)
+        with torch.autocast("cpu", enabled=False):  # not every CPU has the kernel in bf16
+            hidden, after = self.lstm(hidden, before)
         if states is not None:
             states.append((after[0][0], after[1][0]))
         output: Tensor = self.dropout(hidden)

@@ -196,10 +196,9 @@ def _card(
         use = f"{generate_with} ../{kept.parent.name}/{kept.name}  # near the lowest loss\n{use}  # last step"
     lowest = {"lowest validation loss": f"{best['val_loss']:.4g} at step {best['step']:,}"}
     origin = "from scratch" if inputs.from_scratch else f"from the weights of {options.model}"
-    family = "GPT-2 (pre-norm)" if inputs.model.config.pre_norm else "GPT-1 (post-norm)"
     return model_card(
         name=Path(str(result["run_dir"])).name,
-        summary=f"A {family} language model, pre-trained {origin} with gptkit {gptkit.__version__}.",
+        summary=f"{inputs.model.config.family} language model, pre-trained {origin} with gptkit {gptkit.__version__}.",
         **model_facts(inputs.model, trained.choices),
         data=f"{inputs.corpus.description}: {text.train.utf8_bytes:,} training bytes, "
         f"{text.validation.utf8_bytes:,} validation bytes",

@@ -25,6 +25,7 @@ from gptkit.text.corpora import Corpus, hub_characters, open_corpus
 from gptkit.text.tokenizers.any_tokenizer import separator_id, unknown_note
 from gptkit.text.tokenizers.kinds import needs_training, training_note
 from gptkit.text.tokenizers.loading import cached_tokenizer, load_tokenizer, tokenizer_in
+from gptkit.training import rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +91,7 @@ def prepare_inputs(options: PretrainOptions, console: Console, *, for_plan: bool
         torch.manual_seed(options.seed)
         with torch.device("meta") if for_plan else nullcontext():
             model = class_of(config, GPTForCausalLM)(config)
+    rules.choose_compile_for(options.compile, model)  # raises for an LSTM
     if tokenizer is not None:
         _refuse_more_entries(tokenizer, model)
         set_special_tokens(model, tokenizer)

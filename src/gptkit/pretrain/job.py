@@ -53,7 +53,8 @@ class PretrainRun:
         """Return the run's precision, and whether it is compiled."""
         options, inputs = self.options, self.inputs
         total = rules.flops_per_token(inputs.model, inputs.sequence_length) * options.tokens_per_step * options.steps
-        return rules.choose(options.precision, options.compile, self.hardware, total_flops=total)
+        compile = rules.choose_compile_for(options.compile, inputs.model)
+        return rules.choose(options.precision, compile, self.hardware, total_flops=total)
 
     @property
     def micro_batching(self) -> MicroBatching:

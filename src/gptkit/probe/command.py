@@ -48,7 +48,7 @@ def run(options: ProbeOptions, console: Console) -> dict[str, Any]:
     model = load_model(directory).to(choose_device(options.device))  # type: ignore[arg-type]
     tokenizer = open_tokenizer(directory)
     inputs = read_inputs(task, options, tokenizer, model.config.n_positions, console)
-    states = _states(model, directory, inputs, console)
+    states = _states(model, inputs, console)
     probes = _probes(states, inputs, options.seed, console)
     result = _result(name, directory, inputs, probes, options)
     result |= _samples(directory, states["train"], probes, options)
@@ -64,7 +64,7 @@ def _refuse_taken(out: Path) -> None:
     files.require_writable(out.resolve().parent / ".probe", f"--out {out}")
 
 
-def _states(model: GPTForCausalLM, directory: Path, inputs: Inputs, console: Console) -> States:
+def _states(model: GPTForCausalLM, inputs: Inputs, console: Console) -> States:
     """Return the states at the last token of each example."""
     from gptkit.tasks.frozen_states import Site, fingerprint_of, frozen_states
 
@@ -74,7 +74,7 @@ def _states(model: GPTForCausalLM, directory: Path, inputs: Inputs, console: Con
     if largest >= model.config.vocab_size:
         message = f"a text has token id {largest}, but the model's vocabulary ends at {model.config.vocab_size - 1}"
         raise InputError(message, where="--model", fix="use the tokenizer that the model was trained with")
-    fingerprint, states = fingerprint_of(directory), {}
+    fingerprint, states = fingerprint_of(model), {}
     for name, split in splits.items():
         with console.tally(len(split.texts), noun=f"{name} examples") as tally:
             found = frozen_states(model, split.encoded, sites, fingerprint=fingerprint, reached=tally.reach)

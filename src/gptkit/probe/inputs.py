@@ -17,7 +17,7 @@ from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
 from gptkit.probe.options import ProbeOptions
 from gptkit.tasks.encoding import EncodedExamples
-from gptkit.tasks.reading import check_examples, load_examples
+from gptkit.tasks.reading import check_examples, load_examples, shared_notes
 from gptkit.tasks.table import find_task
 from gptkit.tasks.task import Loaded, Task
 from gptkit.text.tokenizers.any_tokenizer import AnyTokenizer, separator_id, unknown_note
@@ -81,6 +81,9 @@ def read_inputs(
     loaded = {name: load_examples(task, name, options.data) for name in ("train", "dev")}
     if (test := _labelled_test(task, options.data)) is not None:
         loaded["test"] = test
+    if task.is_own:
+        for note in shared_notes({name: each.examples for name, each in loaded.items()}):
+            console.warn(note)
     splits = {name: _split(name, each, tokenizer, n_positions, console) for name, each in loaded.items()}
     if len({*splits["train"].labels.tolist()}) < 2:
         message = "all training examples have the same label"

@@ -29,7 +29,8 @@ def page_of(
 ) -> str:
     """Return the page; `values` are those of each reader on the reported split, (example,)."""
     labels, names = inputs.reported.labels, inputs.task.labels
-    titles = (f"unit {result['unit']}", f"direction of layer {readers[1].site.layer}, {readers[1].site.name}")
+    layer, name = readers[1].site
+    titles = (f"unit {result['unit']}", f"direction of layer {layer}, {'MLP' if name == 'mlp' else 'residual stream'}")
     data = {
         **result,
         "labels": [visible(name) for name in names],

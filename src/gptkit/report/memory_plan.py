@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gptkit.model.lm_loss import CHUNK_ELEMENTS, SCORED_ELEMENTS
 from gptkit.model.modeling_gpt import DENSE_LENGTH
+from gptkit.model_files import LSTM
 from gptkit.training.checkpoint_files import safetensors_chunks
 from gptkit.training.optimizers import OptimizerSet
 
@@ -88,6 +89,8 @@ def layer_activations(config: Any, work: Workload) -> dict[str, int]:
 
 def activations(config: Any, work: Workload) -> int:
     """Return the bytes that autograd keeps of the body; with checkpointing, every block's input and one whole block."""
+    if config.model_type == LSTM:
+        return _lstm_activations(config, work)
     layer, tokens, width = sum(layer_activations(config, work).values()), work.tokens, config.n_embd
     blocks = config.n_layer * layer
     if work.checkpointing:
@@ -99,9 +102,32 @@ def activations(config: Any, work: Workload) -> int:
     return int(ids + dropped + blocks + last_norm)
 
 
+def _lstm_activations(config: Any, work: Workload) -> int:
+    """Return `activations` of an LSTM; `inputs` are the widths that its layers read, embedding or units.
+
+    name                 elements per token           bytes per element
+    -------------------  ---------------------------  ------------------------------------------------------
+    layer's input        input                        4
+    layer's output       n_inner                      4 (without dropout only the last: others are inputs too)
+    layer's workspace    9 n_inner + 6 max(input,     4 (oneDNN's, as measured for sequences of 64 tokens and more;
+                         n_inner)                     a GPU's is assumed to be no larger)
+    projection's input   n_inner                      element
+    dropout masks        n_embd, and n_inner a layer  4 on a CPU, 1 on a GPU, if any
+    """
+    tokens, units, layers = work.tokens, config.inner_width, config.n_layer
+    inputs = [config.n_embd, *[units] * (layers - 1)]
+    workspaces = [9 * units + 6 * max(width, units) for width in inputs]
+    workspace = max(workspaces) if work.checkpointing else sum(workspaces)
+    outputs = units * (layers if config.resid_pdrop else 1)
+    masked = (config.n_embd if config.embd_pdrop else 0) + (layers * units if config.resid_pdrop else 0)
+    mask = FP32 if work.device == "cpu" else 1
+    kept = FP32 * (sum(inputs) + outputs + workspace) + units * work.element + masked * mask
+    return int(tokens * (kept + INT64))
+
+
 def weight_copies(model: Any, work: Workload) -> int:
-    """Return the bytes of autocast's 16-bit copies of the blocks' matrices."""
-    if work.precision == "fp32":
+    """Return the bytes of autocast's 16-bit copies of the blocks' matrices; on a CPU an LSTM's stay in fp32."""
+    if work.precision == "fp32" or (model.config.model_type == LSTM and work.device == "cpu"):
         return 0
     return sum(2 * tensor.numel() for tensor in model.transformer.h.parameters() if tensor.ndim == 2)
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 import gptkit
 from gptkit.model.loading import save_model
 from gptkit.model.modeling_gpt import GPTPreTrainedModel
+from gptkit.model_files import LSTM
 from gptkit.report.text import code_block, escape_markdown
 from gptkit.training.rules import Choices
 
@@ -76,7 +77,8 @@ def with_measured(card: str, measured: Mapping[str, str]) -> str:
 def model_facts(model: GPTPreTrainedModel, choices: Choices) -> dict[str, Any]:
     """Return what a card says of the model's size, and of the versions and the hardware it was trained with."""
     config = model.config
-    shape = f"{config.n_layer} layers, {config.n_embd} wide, {config.n_head} heads, {config.n_positions} positions"
+    parts = f"{config.inner_width:,} units" if config.model_type == LSTM else f"{config.n_head} heads"
+    shape = f"{config.n_layer} layers, {config.n_embd} wide, {parts}, {config.n_positions} positions"
     versions = {
         "gptkit": gptkit.__version__,
         "Python": platform.python_version(),

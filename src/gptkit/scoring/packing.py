@@ -58,16 +58,18 @@ class Batch:
     targets: TokenIds
 
 
-def rows_of(groups: Sequence[Group]) -> list[Row]:
+def rows_of(groups: Sequence[Group], *, share: bool = True) -> list[Row]:
     """Return the rows of all groups; `Branch.index` numbers the requests across groups.
 
     A request that scores nothing is left out. The last token of a request is not an input: it predicts no scored token.
+    Without `share` each request is a row.
     """
     rows: list[Row] = []
     index = 0
     for group in groups:
         asked = [(index + number, request) for number, request in enumerate(group) if request.start < len(request.ids)]
-        rows += _rows_of_group(asked)
+        for requests in [asked] if share else [[one] for one in asked]:
+            rows += _rows_of_group(requests)
         index += len(group)
     return rows
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gptkit.model.modeling_gpt import GPTBlock, GPTForCausalLM, GPTModel
+from gptkit.model.modeling_gpt import GPTBlock, GPTForCausalLM, GPTModel, GPTPreTrainedModel
 from gptkit.model_files import not_finite
 from gptkit.scoring.packing import Batch, as_arrays, batches_of, rows_of
 from gptkit.scoring.protocols import Answer, Group
@@ -60,6 +60,7 @@ class Scorer:
         refuse_emulated_bf16(device.type, precision)
         self.device = device
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.shares = isinstance(model.transformer, GPTModel)  # an LSTM's states have no mask that would part branches
         self.body = body_of(model.transformer, device, self.dtype)
         self.head = model.lm_head.weight  # (vocab, n_embd)
         # torch gives fp32 products to MKL, which runs AVX2 code on any AMD processor, and few rows slowly: 300 rows
@@ -79,7 +80,7 @@ class Scorer:
         `tick` is called with the number of requests answered so far. Raises InputError if the model's output is not
         finite, OutOfResources if a batch needs too much memory, on all processes if one does.
         """
-        rows = rows_of(groups)
+        rows = rows_of(groups, share=self.shares)
         padded_tokens = PADDED_TOKENS.get(self.device.type, PADDED_TOKENS["cpu"])
         batches = batches_of(rows, padded_tokens=padded_tokens, batch_size=self.batch_size)
 
@@ -173,12 +174,12 @@ def _top(best: Sequence[Any], size: int) -> Tensor:
     return (part * size + torch.stack([maximum.indices for maximum in best]).gather(0, part))[0]
 
 
-def body_of(model: GPTModel, device: torch.device, dtype: torch.dtype) -> Body:
+def body_of(model: GPTPreTrainedModel, device: torch.device, dtype: torch.dtype) -> Body:
     """Return the fastest body for the device, build of torch and activation; `dtype` is that of products and masks.
 
-    An activation that is not in FUSED takes the model's own forward pass.
+    An LSTM, and an activation that is not in FUSED, take the model's own forward pass.
     """
-    if _has_onednn(device) and model.config.activation_function in FUSED:
+    if isinstance(model, GPTModel) and _has_onednn(device) and model.config.activation_function in FUSED:
         return PackedBody(model, dtype)
 
     def plain_body(ids: Tensor, positions: Tensor | None, mask: Tensor | None, places: Tensor) -> Tensor:

@@ -101,7 +101,8 @@ class EncodedExamples:
 
     `targets` are classes or choices (example,), scores (example,), soft scores (example, score), or None without
     labels. `truncated` counts the examples with a truncated field, by field; `cut` are the indices of those with any.
-    `n_unknown` counts the ids that stand for text that the tokenizer does not know.
+    `n_unknown` counts the ids that stand for text that the tokenizer does not know. `states` are a frozen model's at
+    the end of each sequence, (sequence, n_embd) for each of its layers that is read.
     """
 
     ids: NDArray[np.int32]
@@ -111,6 +112,7 @@ class EncodedExamples:
     truncated: dict[str, int]
     cut: Sequence[int] = ()
     n_unknown: int = 0
+    states: Sequence[NDArray[np.float32]] = ()
 
     def __len__(self) -> int:
         return (len(self.offsets) - 1) // self.sequences_per_example
@@ -154,7 +156,7 @@ class EncodedExamples:
         """Return the examples at `indices` as a batch.
 
         input_ids (example, sequence, length), padded on the right; extract (example, sequence), the position of the
-        extract token; labels like `targets`, if there are any.
+        extract token; labels like `targets`, if there are any; states (example, sequence, layer, n_embd), if there are.
         """
         shape = (len(indices), self.sequences_per_example)
         rows = indices[:, None] * self.sequences_per_example + np.arange(self.sequences_per_example)
@@ -165,6 +167,8 @@ class EncodedExamples:
         input_ids = np.full((*shape, len(positions)), PADDING_ID, np.int64)
         input_ids[is_token] = self.ids[(starts[..., None] + positions)[is_token]]
         batch: dict[str, NDArray[Any]] = {"input_ids": input_ids, "extract": lengths - 1}
+        if self.states:
+            batch["states"] = np.stack([layer[rows] for layer in self.states], axis=2)
         return batch if self.targets is None else batch | {"labels": self.targets[indices]}
 
 

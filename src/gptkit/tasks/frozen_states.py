@@ -1,7 +1,8 @@
 """States of a frozen model at the last token of every sequence, computed once and cached on disk.
 
-`gptkit probe` reads them; nothing is trained, so whoever asks again for the same model, sequences and sites gets the
-same files. A file holds the states of one site, (sequence, width) in fp32, and is read as it is needed.
+`gptkit probe` and `gptkit finetune --features` read them; the model does not change, so whoever asks again for the same
+model, sequences and sites gets the same files. A file holds the states of one site, (sequence, width) in fp32, and is
+read as it is needed.
 """
 
 from __future__ import annotations
@@ -16,12 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gptkit.model.loading import weights_sha256
 from gptkit.model.modeling_gpt import GPTBlock, GPTForCausalLM
 from gptkit.model_files import not_finite
 from gptkit.system.cache import cache_path, cached_files
 from gptkit.system.files import HashedFile
-from gptkit.system.run_layout import described_in
 from gptkit.tasks.encoding import EncodedExamples
 
 Floats = NDArray[np.float32]
@@ -31,10 +30,13 @@ FORMAT = 1  # of the cached files
 
 
 class Site(NamedTuple):
-    """A place of the model: the residual stream after a block, or the hidden units of its MLP, after the activation."""
+    """A place of the model: the residual stream after a block, or the hidden units of its MLP, after the activation.
+
+    `embedding` is what enters the first block, `final` what the heads read; their layer is 0.
+    """
 
     layer: int
-    name: Literal["residual", "mlp"]
+    name: Literal["residual", "mlp", "embedding", "final"]
 
 
 def frozen_states(
@@ -67,14 +69,22 @@ def frozen_states(
     return {site: _mapped(path, count, width_of(model, site)) for site, path in zip(sites, paths, strict=True)}
 
 
-def fingerprint_of(directory: Path) -> str:
-    """Return the hash of everything in a model directory that its states depend on."""
-    config = (described_in(directory) / "config.json").read_bytes()
-    return hashlib.sha256(config + weights_sha256(directory).encode()).hexdigest()
+def fingerprint_of(model: GPTForCausalLM) -> str:
+    """Return the hash of everything in a model that its states depend on."""
+    digest = hashlib.sha256(model.config.to_json_string().encode())
+    for tensor in model.transformer.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def layers_of(model: GPTForCausalLM) -> list[Site]:
+    """Return the embeddings' output and each layer's, the last one as the heads read it."""
+    between = [Site(layer, "residual") for layer in range(model.config.n_layer - 1)]
+    return [Site(0, "embedding"), *between, Site(0, "final")]
 
 
 def width_of(model: GPTForCausalLM, site: Site) -> int:
-    return int(model.config.n_embd if site.name == "residual" else model.config.inner_width)
+    return int(model.config.inner_width if site.name == "mlp" else model.config.n_embd)
 
 
 def running_states(model: GPTForCausalLM, ids: Sequence[int], sites: Sequence[Site]) -> list[Floats]:
@@ -121,6 +131,8 @@ def _forward(model: GPTForCausalLM, ids: Tensor, sites: Sequence[Site], last: Te
 
 
 def _module(model: GPTForCausalLM, site: Site) -> nn.Module:
+    if site.name in ("embedding", "final"):
+        return model.transformer.drop if site.name == "embedding" else model.transformer.ln_f
     block = cast("GPTBlock", model.transformer.h[site.layer])
     return block if site.name == "residual" else block.mlp.act
 

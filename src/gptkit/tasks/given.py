@@ -27,14 +27,14 @@ def example_of(task: Task, texts: Sequence[str], say: Callable[[str], None]) -> 
     if task.format != "multiple-choice":
         if len(texts) != len(fields):
             fix = f"pass {' '.join(field.upper() for field in fields)}, each as one argument in quotes"
-            message = f"the model reads {' and '.join(fields)}, but {len(texts)} texts are given"
+            message = f"the model reads {' and '.join(fields)}, not {len(texts)} texts"
             raise UsageError(message, where="TEXT", fix=fix)
         return Example(tuple(given_texts(texts, [field.upper() for field in fields], say)), None, "TEXT", "")
     count = len(texts) - 2
     if count < 2 or (task.choices or count) != count:
         choices = " ".join(f"CHOICE{number}" for number in range(1, 1 + (task.choices or 2)))
         fix = f"pass CONTEXT QUESTION {choices}{' ...' * (not task.choices)}, with '' for no question"
-        message = f"the model reads {', '.join(fields)}, but {len(texts)} texts are given"
+        message = f"the model reads {', '.join(fields)}, not {len(texts)} texts"
         raise UsageError(message, where="TEXT", fix=fix)
     names = ["CONTEXT", "QUESTION", *(f"CHOICE{number}" for number in range(1, count + 1))]
     has_question = bool(texts[1])

@@ -56,6 +56,15 @@ def load_examples(task: Task, split: str, data: str | Path | None) -> Loaded:
     return loaded(examples, notes)
 
 
+def shared_notes(splits: Mapping[str, Sequence[Example]]) -> Iterator[str]:
+    """Yield a warning for each split but train with examples that are also trained on: it then measures memory."""
+    trained = {example.fields for example in splits["train"]}
+    for name, examples in splits.items():
+        if name != "train" and (shared := sum(example.fields in trained for example in examples)):
+            seen = f"{shared:,} of {len(examples):,} {name} examples have the same texts as training examples"
+            yield f"{seen}: {name} will look better than new data; remove them from one of the two files"
+
+
 def check_examples(task: Task, split: str, data: str | None) -> None:
     """Raise the errors of `load_examples` that can be found without reading a file or the network."""
     folder = _place_of(task, split, data)

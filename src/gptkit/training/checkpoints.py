@@ -54,6 +54,10 @@ from gptkit.training.sharding import Sharding
 OPTIMIZER, STATE = "optimizer", "state.json"
 STATE_SCHEMA = "gptkit.state/1"  # also that of a state.json without a schema
 CUT_OFF = f"no {MANIFEST}: the save was interrupted"
+UNRECORDED = {  # what older versions did
+    **{"encoding": "utf-8", "features": "none", "head_learning_rate": "0.01"},
+    **{"head": "extract", "lm_epochs": "0", "lm_learning_rate": "6.25e-05"},
+}
 DECAYED = "its learning rate was already decaying towards the end of a shorter run (a smaller --steps)"
 
 
@@ -293,8 +297,7 @@ def _other_version(path: Path, schema: str) -> InputError:
 
 def refuse_other_identity(path: Path, saved: Mapping[str, str], identity: Mapping[str, str]) -> None:
     """Raise UsageError if the identity `saved` in a checkpoint differs from this run's, with old and new values."""
-    if "encoding" in identity:
-        saved = {"encoding": "utf-8", **saved}  # older versions read nothing else
+    saved = {**{name: value for name, value in UNRECORDED.items() if name in identity}, **saved}
     if unrecorded := sorted(identity.keys() - saved.keys()):
         message = f"the checkpoint is from an earlier version, which did not record {', '.join(unrecorded)}"
         fix = "finish the run with that version, or start a new run with another --out"

@@ -173,6 +173,15 @@ def can_train_in(precision: str, hardware: Hardware) -> bool:
     return precision != "bf16" or hardware.bf16 or hardware.kind != "cpu"
 
 
+def choose_compile_for(asked: str, model: Any) -> str:
+    """Return the --compile of a model: auto compiles no LSTM, whose layers are kernels already; UsageError for on."""
+    if model.config.model_type != LSTM:
+        return asked
+    if asked == "on":
+        raise UsageError("an LSTM has no blocks to compile", where="--compile on", fix="leave it out")
+    return "off"
+
+
 def choose_compile(
     asked: str, hardware: Hardware, precision: str, *, total_flops: float | None = None
 ) -> tuple[bool, str | None]:

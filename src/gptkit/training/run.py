@@ -170,7 +170,7 @@ class RunReporter:
     text: str | None = None  # of the last sample
 
     def mfu(self, tokens_per_second: float) -> float | None:
-        if self.peak is None:
+        if self.peak is None or not self.job.flops_per_token:
             return None
         peak: float = self.peak * self.session.accelerator.num_processes
         return tokens_per_second * self.job.flops_per_token / peak

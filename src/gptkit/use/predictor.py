@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.model.loading import load_model
+from gptkit.model.model_types import ANY
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.system.processor import choose_device
 from gptkit.tasks.encoding import encode_examples
@@ -27,7 +28,7 @@ class Predictor:
         self._task, self._batch_size = task, batch_size
         self._tokenizer = tokenizer_in(directory)
         self._markers = marker_ids(directory, len(self._tokenizer))
-        self._model = load_model(directory, head=GPTDoubleHeadsModel)
+        self._model = load_model(directory, head=GPTDoubleHeadsModel, types=ANY)
         self._model.to(choose_device(device)).eval()  # type: ignore[arg-type]  # its wrapper loses `self`
         self.tokens = self.unknown = 0
 

@@ -13,7 +13,7 @@ view({
     const [large, drawLarge] = largeHead();
     const [row, drawRow] = attentionRow();
     body.append(element("div", { class: "columns" }, grid, large), row,
-      element("p", { class: "note" }, `Weights and scores are rounded to 8 bits here, weights by at most ${data.attention.error.toFixed(4)}; the exact ones are in the .safetensors file beside this page.`));
+      element("p", { class: "note" }, data.isLive ? "Weights and scores are those that the copy computed." : `Weights and scores are rounded to 8 bits here, weights by at most ${data.attention.error.toFixed(4)}; the exact ones are in the .safetensors file beside this page.`));
     return (now) => [drawGrid, drawLarge, drawRow].forEach((draw) => draw(now));
   },
 });

@@ -6,14 +6,13 @@ view({
   title: "One head by hand",
   lead: "How a head gets from vectors to its output, in numbers that a calculator can check: score = q·k / √d, masked, softmax, then the sum of weight × value.",
   build(body) {
-    const { layer, head, query, key: keys, value: values, output } = data.hand;
+    let { layer, head, query, key: keys, value: values, output } = data.hand;
     const width = query.shape[1];
     const picker = choices("Rows", [["few", "the heaviest keys"], ["all", "all keys"]], (rows) => { shownRows = rows; draw(state); });
     let shownRows = "few";
-    const other = element("span", {}), title = element("h3", {}), product = element("div", {}), sums = element("div", {}), result = element("div", {});
+    const chosen = element("button", { type: "button", onclick: () => select({ layer, head }) }), other = element("span", {}), title = element("h3", {}), product = element("div", {}), sums = element("div", {}), result = element("div", {});
     body.append(
-      element("p", {}, "The head is ", element("button", { type: "button", onclick: () => select({ layer, head }) }, `${layer}.${head}`),
-        `, with vectors of d = ${width} numbers; the page has those of one head.`, other),
+      element("p", {}, "The head is ", chosen, `, with vectors of d = ${width} numbers.`, other),
       title, picker[0], sums, element("div", { class: "columns" }, product, result));
 
     function rowsOf(token) {
@@ -30,7 +29,9 @@ view({
 
     function draw({ token, key, dimension, layer: layerNow, head: headNow }) {
       const now = `${layerNow}.${headNow}`;
-      other.textContent = now === `${layer}.${head}` ? "" : ` For head ${now}: gptkit inspect --head ${now}.`;
+      if (data.handOf) ({ layer, head, query, key: keys, value: values, output } = data.handOf(layerNow, headNow)); // of the live model
+      chosen.textContent = `${layer}.${head}`;
+      other.textContent = now === chosen.textContent ? "" : ` The page has the numbers of this head alone; for head ${now} add --head ${now} to the command.`;
       const { rows, top, total } = rowsOf(token);
       const heaviest = [...rows].sort((one, other) => other.weight - one.weight).slice(0, 6);
       const shown = shownRows === "all" ? rows : rows.filter((row) => heaviest.includes(row) || row.key === key);
@@ -71,7 +72,7 @@ view({
       }, number(value, 3)));
       return [element("h3", {}, "Output of ", tokenName(token)),
         element("div", { class: "cells", tabindex: 0, role: "group", "aria-label": `Output, ${width} numbers; the chosen one is taken apart above`, "data-arrows": "dimension" }, cells),
-        element("p", { class: "readout" }, `dimension ${dimension}: ${number(computed, 4)} by the sum above, ${number(output.at(token, dimension), 4)} in the model`)];
+        element("p", { class: "readout" }, `dimension ${dimension}: ${number(computed, 4)} by the sum above, ${data.off?.has(`${layer}.${head}`) ? "but the head is switched off" : `${number(output.at(token, dimension), 4)} in the model`}`)];
     }
     return draw;
   },

@@ -8,7 +8,7 @@ view({
   build(body) {
     const tuned = data.fine_tuned;
     if (!tuned) {
-      body.append(element("p", { class: "note" }, "This model has no head. For one that has: gptkit inspect TEXT --model RUN, of a run of gptkit finetune."));
+      body.append(element("p", { class: "note" }, "This model has no classifier. For one that has: gptkit inspect TEXT --model RUN, of a run of gptkit finetune."));
       return () => {};
     }
     const { names, ids, attention, scores, bias, logits } = tuned, sequences = upTo(names.length);

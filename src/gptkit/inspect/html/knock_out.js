@@ -4,7 +4,7 @@
 view({
   id: "knock-out",
   title: "Knock-out",
-  lead: "What a part is worth to the text: its output is set to zero, and all that comes after it is computed again. Zero of a head is its slice of the heads' outputs before the output projection, whose bias stays; zero of an attention or of an MLP is all that it adds, bias included. The parts that change the loss most matter most; where the loss falls, the text is better off without them.",
+  lead: "What a part is worth to the text: its output is set to zero, and all that comes after it is computed again. For a head, that is its slice of the heads' outputs before the output projection, whose bias stays; for an attention or an MLP, all that it adds, bias included. Losses are sums over the text. The parts that change the loss most matter most; where the loss falls, the text is better off without them.",
   build(body) {
     const { knock_out: found, answer_knock_out: ofAnswer } = data;
     if (!found) {

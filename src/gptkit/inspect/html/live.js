@@ -8,7 +8,7 @@ view({
   id: "live",
   title: "Live",
   isKept: true,
-  lead: "A copy of the model, with its matrices in 8 bits, runs in this page. Change the text, let it go on, or switch a head off: every view above then shows what the copy computes.",
+  lead: data.live.obstacle ? "" : "A copy of the model, with its matrices in 8 bits, runs in this page. Change the text, let it go on, or switch a head off: the views above then show what the copy computes.",
   build(body) {
     if (data.live.obstacle) {
       body.append(element("p", { class: "note" }, `No live model: ${data.live.obstacle}.`));
@@ -18,7 +18,8 @@ view({
     const most = Math.min(model.n_positions, Math.max(LENGTH, 128)), off = new Set();
     const rows = [], settings = { temperature: 1, topK: 0 }, spent = { time: 0, tokens: 0 };
     let pause = 0; // when the browser may draw next
-    let text = data.live.text, ids = Array.from(data.tokens.ids.values), run = 0;
+    let text = data.live.text, ids = Array.from(data.tokens.ids.values);
+    let run = 0, continuation = 0; // what computes, and the run that goes on with the text: each change starts another
 
     const area = element("textarea", { rows: 3, "aria-label": "Text of the live model", spellcheck: false, oninput: () => read(area.value) });
     area.value = text;
@@ -26,16 +27,17 @@ view({
     const go = element("button", { type: "button", onclick: () => continueText(CONTINUATION) }, `Continue by ${CONTINUATION} tokens`);
     const actions = element("div", { class: "choices" },
       element("button", { type: "button", onclick: () => continueText(1) }, "Next token"), go,
-      element("button", { type: "button", onclick: () => (run += 1) }, "Stop"),
+      element("button", { type: "button", onclick: () => continuation === run && show() }, "Stop"),
       element("button", { type: "button", onclick: reset }, "Back to the page's text"));
-    const heads = element("table", { class: "switches" }, element("caption", {}, "Heads; one that is off writes nothing"), element("tbody", {},
+    const heads = element("table", { class: "switches" }, element("caption", {}, "Heads"), element("tbody", {},
       upTo(LAYERS).map((layer) => element("tr", {}, element("th", { scope: "row" }, `layer ${layer}`),
         upTo(HEADS).map((head) => element("td", {}, element("button", { type: "button", "aria-pressed": "true", onclick: (event) => toggle(event.target, `${layer}.${head}`) }, `${layer}.${head}`)))))));
     body.append(area, actions, status,
       element("div", { class: "columns" },
         element("div", {}, slider("temperature", { min: 0, max: 2, step: 0.05 }, (value) => number(value, 2)), slider("topK", { min: 0, max: 50, step: 1 }, (value) => (value ? String(value) : "off")), next),
-        element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Heads" }, heads)));
-    status.textContent = "The views show the model itself, in f32, until something here is changed.";
+        element("div", {}, element("p", { class: "note" }, "Heads: press one to switch it off; it then writes nothing."),
+          element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Heads" }, heads))));
+    status.textContent = "The views show the model itself, in fp32, until something here is changed.";
 
     function slider(name, range, shown) {
       const label = name === "topK" ? "top-k" : name, value = element("output", {}, shown(settings[name]));
@@ -90,14 +92,14 @@ view({
       rebuildView("knock-out");
     }
 
-    async function show() {
+    async function show(ending = "") {
       const mine = ++run;
       if (!(await compute(mine))) return;
       drawNext();
-      rebuild(inspectionOf(model, tokenizer, rows, text, whole));
-      const cut = ids.length === most ? `; the model here reads at most ${most} tokens` : "";
+      rebuild(inspectionOf(model, tokenizer, rows, text, off, whole));
+      const cut = ids.length === most ? `; the model here reads at most ${most} tokens, the first of the text` : "";
       status.textContent = `The views show the copy in 8 bits${off.size ? ` without ${plural(off.size, "head")}` : ""}`
-        + (spent.tokens ? `; this browser takes ${number(spent.time / spent.tokens, 1)} ms a token` : "") + cut;
+        + (spent.tokens ? `; this browser takes ${number(spent.time / spent.tokens, 1)} ms a token` : "") + cut + ending;
       await knockOut(mine);
     }
 
@@ -110,18 +112,18 @@ view({
       heads.querySelectorAll("button").forEach((button) => button.setAttribute("aria-pressed", "true"));
       next.replaceChildren();
       rebuild(whole);
-      status.textContent = "The views show the model itself, in f32.";
+      status.textContent = "The views show the model itself, in fp32.";
     }
 
     async function continueText(count) {
-      const mine = ++run;
+      const mine = continuation = ++run;
       for (let step = 0; step < count && ids.length < most; step++) {
         if (!(await compute(mine))) return;
         const id = drawn(chances(rows.at(-1).logits, settings));
-        if (id === tokenizer.separator) break; // the end of the text
+        if (id === tokenizer.separator) return show("; it ended the text here");
         append(id);
         await new Promise((done) => setTimeout(done));
-        if (mine !== run) return show();
+        if (mine !== run) return;
       }
       show();
     }
@@ -136,6 +138,7 @@ view({
       next.replaceChildren(table("The ten likeliest next tokens", ["token", "probability", "when drawn"], likeliest(logits, 10).map((id) => ({
         cells: [word(tokenizer.shown[id]), probability(plain[id]), bar(kept[id], 1, kept[id] ? probability(kept[id]) : "cut")],
         choose: () => {
+          if (ids.length === most) return;
           append(id);
           show();
         },

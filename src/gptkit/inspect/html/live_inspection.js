@@ -12,14 +12,14 @@ const joined = (parts) => {
 };
 const column = (values, ...shape) => arrayOf(shape.length ? shape : [values.length], Float32Array.from(values));
 
-function inspectionOf(model, tokenizer, rows, text, whole) {
+function inspectionOf(model, tokenizer, rows, text, off, whole) {
   const ids = rows.map(({ id }) => id), length = rows.length, width = model.n_embd;
   const targets = [...ids.slice(1), largest(rows.at(-1).logits)];
   return {
     ...whole,
     isLive: true,
     knock_out: null, // computed later
-    learning: null, // a film of the page's own text
+    learning: null, // its weights are not in the page
     fields: [["text", text]],
     vocabulary: tokenizer.shown,
     tokens: {
@@ -30,6 +30,8 @@ function inspectionOf(model, tokenizer, rows, text, whole) {
     },
     attention: attentionOf(model, rows),
     hand: handOf(model, rows, whole.hand),
+    handOf: (layer, head) => handOf(model, rows, { layer, head }),
+    off,
     path: { sites: whole.path.sites, ...pathOf(rows) },
     lens: lensAlong(model, rows, targets),
     shares: sharesOf(model, rows, targets),

@@ -2,7 +2,7 @@
 // Views 3 to 5: one unit and one direction by label, along texts, and texts written while the unit is held.
 
 const shown = (value) => (Math.abs(value) < 0.001 && value !== 0 ? value.toExponential(1) : number(value, 3));
-const told = (reader) => ["it tells ", word(data.labels[reader.label]), " best from the others"];
+const told = (reader) => ["it sets ", word(data.labels[reader.label]), " apart best"];
 
 view({
   id: "values",
@@ -36,7 +36,7 @@ view({
   lead: `Texts from the model with unit ${data.unit} held at one value at every position: its lowest, median and highest at the last tokens of train. The random numbers are the same.`,
   build(body) {
     body.append(element("div", { class: "held" }, data.samples.map((sample) => element("div", {},
-      element("h3", {}, `held at ${shown(sample.value)}`), element("p", { class: "note" }, element("code", {}, `gptkit generate --steer ${sample.steer}`)),
+      element("h3", {}, `held at ${shown(sample.value)}`), element("p", { class: "note" }, element("code", {}, `gptkit generate --steer ${sample.steer} --model ${data.model}`)),
       sample.texts.map((text) => element("p", { class: "sample" }, word(text)))))));
     return () => {};
   },

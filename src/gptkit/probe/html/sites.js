@@ -49,13 +49,13 @@ view({
       box.replaceChildren(
         element("div", {}, table("by number of units", ["units", `accuracy on ${data.chosen_on}`, "95% interval"],
           steps.map((step) => [String(step.units), share(step.accuracy), range(step.interval)]))),
-        element("div", {}, table("by strength C; the penalty is the stronger, the smaller C", ["C", `accuracy on ${data.chosen_on}`, "95% interval", "units"],
+        element("div", {}, table("by strength C; a smaller C is a stronger penalty", ["C", `accuracy on ${data.chosen_on}`, "95% interval", "units"],
           row.strengths.map((tried) => ({ cells: [`2^${Math.log2(tried.strength)}`, share(tried.accuracy), range(tried.interval), String(tried.units)], current: tried.strength === row.strength })))));
     };
   },
 });
 
-const legend = () => element("p", { class: "note" }, "● residual stream after the layer's block   ○ MLP units after the activation   – – control");
+const legend = () => element("p", { class: "note" }, "● residual stream after the layer's block   ○ MLP units after the activation   dotted: their controls");
 
 function layerTable(current) {
   return table("Accuracy by layer and site", ["site", "accuracy", "95% interval", "units used", "best unit", "that unit alone", "control"],

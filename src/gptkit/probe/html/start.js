@@ -3,7 +3,7 @@
 
 document.getElementById("head").append(
   element("h1", {}, "What ", element("bdi", {}, data.model), " knows of ", element("bdi", {}, data.task)),
-  element("p", { class: "facts" }, `${data.n_train.toLocaleString("en")} examples to train on, ${data.n_reported.toLocaleString("en")} of ${data.split} · best: `
+  element("p", { class: "facts" }, `${data.n_train.toLocaleString("en")} examples to train on, ${data.n_reported.toLocaleString("en")} of ${data.split} · best on ${data.chosen_on}: `
     + `${siteName(data.best)}, ${share(data.best.accuracy)} (${range(data.best.interval)}) with ${plural(data.best.units, "unit")} · best MLP unit ${data.unit}: ${share(data.unit_accuracy)} alone`),
   element("p", { class: "note" }, "An analogue of the sentiment neuron (Radford, Jozefowicz and Sutskever 2017). There: a byte-level multiplicative LSTM of 4,096 units, "
     + "trained on 82 million product reviews, its last cell state read by L1 logistic regression: 91.8% on SST with a few tens of units, one unit alone 92.3% on IMDB. "

@@ -84,7 +84,7 @@ def _story(path: Path) -> tuple[str, str]:
 
 
 def _published(model: str, *values: float) -> tuple[Published, ...]:
-    source = "Radford et al. 2019, table 4"
+    source = "GPT-2 paper, table 4"
     return tuple(Published(model, *pair, source) for pair in zip(ROUGE, values, strict=True))
 
 

@@ -117,7 +117,7 @@ _CONVERSATION = GeneratedProtocol(
     "the story, the turns so far with human answers, then A:; greedy, up to the end of the line; "
     "F1 over words as in the official script, leaving out each human answer in turn",
     ("answer_f1", "exact_match"),
-    published=(Published("GPT-2 1542M", "answer_f1", 0.55, "Radford et al. 2019, section 3.5"),),
+    published=(Published("GPT-2 1542M", "answer_f1", 0.55, "GPT-2 paper, section 3.5"),),
     chance=0.0,
     prompt=_prompt,
     items=_items,

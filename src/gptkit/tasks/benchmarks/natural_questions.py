@@ -85,7 +85,7 @@ _PAIRS = GeneratedProtocol(
     "confidence is the geometric mean of the generated tokens' probabilities",
     ("exact_match", "accuracy_top_1_percent", "accuracy_top_10_percent", "calibration_error"),
     published=tuple(
-        Published("GPT-2 1542M", measure, value, "Radford et al. 2019, section 3.8")
+        Published("GPT-2 1542M", measure, value, "GPT-2 paper, section 3.8")
         for measure, value in (("exact_match", 0.041), ("accuracy_top_1_percent", 0.631))
     ),
     chance=0.0,

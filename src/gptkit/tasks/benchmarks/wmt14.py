@@ -135,7 +135,7 @@ def _evaluation(source: str, target: str, bleu: float) -> Evaluation:
         "after five lines `sentence = translation`, greedy, up to the end of the first line or sentence; "
         "corpus BLEU by sacrebleu, 13a tokens, case-sensitive",
         ("bleu",),
-        published=(Published("GPT-2 1542M", "bleu", bleu, "Radford et al. 2019, section 3.7"),),
+        published=(Published("GPT-2 1542M", "bleu", bleu, "GPT-2 paper, section 3.7"),),
         chance=0.0,
         prompt=_prompt,
         items=_items,
