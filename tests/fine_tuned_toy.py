@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from generation_toy import TEXT
 from gpt_toy import shaken
@@ -23,12 +24,12 @@ FIELDS = {
 }
 
 
-def fine_tuned(folder: Path, name: str, pre_norm: bool = True) -> Path:
+def fine_tuned(folder: Path, name: str, pre_norm: bool = True, **changes: Any) -> Path:
     tokenizer, task = train_tokenizer("bpe:300", [TEXT]), find_task(name)
     size = len(tokenizer)
     markers = {"start_token_id": size, "delimiter_token_id": size + 1, "extract_token_id": size + 2}
     head = {"task": name, "format": task.format, "id2label": dict(enumerate(output_labels(task)))}
-    config = GPTConfig(vocab_size=size + 3, **SIZES, **markers, **head, pre_norm=pre_norm)
+    config = GPTConfig(vocab_size=size + 3, **SIZES, **markers, **head, pre_norm=pre_norm, **changes)
     shaken(GPTDoubleHeadsModel(config)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

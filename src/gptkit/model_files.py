@@ -93,10 +93,11 @@ GPT, LSTM, MASKED = "gptkit", "gptkit-lstm", "gptkit-masked"  # our model types
 Activation = Literal["gelu_new", "gelu"]
 Format = Literal["classification", "entailment", "similarity", "multiple-choice"]
 Features = Literal["none", "last", "mix"]
+Pooling = Literal["extract", "concat"]
 
 MARKER_FIELDS = ("start_token_id", "delimiter_token_id", "extract_token_id")
 # The fields of a fine-tuned model's config.json that a language model's lacks; `id2label` is transformers' own.
-HEAD_FIELDS = ("task", "format", *MARKER_FIELDS, "classifier_dropout", "features")
+HEAD_FIELDS = ("task", "format", *MARKER_FIELDS, "classifier_dropout", "features", "head")
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # Keys without effect on the model: its type is known by then, whoever loads the weights chooses their dtype, and
 # `source` is where a preset says where its sizes come from.
@@ -141,11 +142,17 @@ class GPTShape:
     extract_token_id: int | None = None
     classifier_dropout: float | int = 0.1
     features: Features = "none"
+    head: Pooling = "extract"
 
     @property
     def inner_width(self) -> int:
         """The hidden width of the MLP."""
         return self.n_inner or 4 * self.n_embd
+
+    @property
+    def classifier_width(self) -> int:
+        """The width of what a fine-tuned model's classifier reads: one state, or three that are concatenated."""
+        return self.n_embd * (3 if self.head == "concat" else 1)
 
     def validate_sizes(self) -> None:
         """Raise ValueError for sizes that no model can have."""

@@ -48,10 +48,11 @@ def write_model(folder: Path, spec: str | None = "bpe:280", **sizes: Any) -> Pat
 
 def write_classifier(folder: Path, format: str = "classification", spec: str = "bpe:280", **sizes: Any) -> Path:
     """Write a fine-tuned model whose classifier has a bias."""
+    pooling = {"head": sizes.pop("head", "extract")}
     model = load_model(write_model(folder / "pretrained", spec, **sizes))
     rows = model.config.vocab_size
     head = head_config(task="mine", format=format, labels=LABELS, markers=(rows, rows + 1, rows + 2))
-    tuned = add_task_head(model, head, seed=0)
+    tuned = add_task_head(model, head | pooling, seed=0)
     torch.nn.init.normal_(tuned.score.bias, std=0.5)
     save_model(tuned, folder / "tuned")
     load_tokenizer(str(folder / "pretrained")).save_pretrained(folder / "tuned")
@@ -213,6 +214,7 @@ def test_the_bias_that_transformers_lacks_moves_into_the_layer_norm(tmp_path: Pa
     [
         ("entailment", {}, "reads one text, not the sequences of entailment"),
         ("similarity", {}, "reads one text, not the sequences of similarity"),
+        ("classification", {"head": "concat"}, "reads the last token's state, not also mean and maximum"),
         ("classification", {"pre_norm": False}, "transformers has no classifier that reads GPT-1's tokens"),
     ],
 )

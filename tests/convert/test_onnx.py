@@ -141,18 +141,25 @@ HEADS = [  # format, outputs, sequences of an example, shape of the logits that 
     ("similarity", 2, 2, (1, 2)),
     ("multiple-choice", 1, 3, (1, 2)),
 ]
+HEADS = [(*row, "extract") for row in HEADS] + [(*row, "concat") for row in HEADS if row[2] > 1 and row[1] == 1]
 
 
-@pytest.mark.parametrize(("format", "outputs", "sequences", "shape"), HEADS)
+@pytest.mark.parametrize(("format", "outputs", "sequences", "shape", "pooling"), HEADS)
 def test_a_classifier_answers_as_ours_does(
-    format: str, outputs: int, sequences: int, shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    format: str,
+    outputs: int,
+    sequences: int,
+    shape: tuple[int, ...],
+    pooling: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tokenizer = train_tokenizer("bpe:280", ["hear me speak, hear me speak. " * 9])
     start, delimiter, extract = (len(tokenizer) + number for number in range(3))
     markers = {"start_token_id": start, "delimiter_token_id": delimiter, "extract_token_id": extract}
     head = {"task": "mine", "format": format, "id2label": {number: f"label {number}" for number in range(outputs)}}
     torch.manual_seed(0)
-    sizes = SIZES | {"pre_norm": format != "entailment", "n_positions": 40, "n_layer": 1}
+    sizes = SIZES | {"pre_norm": format != "entailment", "n_positions": 40, "n_layer": 1, "head": pooling}
     model = with_random_biases(GPTDoubleHeadsModel(GPTConfig(**sizes, **markers, **head, initializer_range=0.2)))
     onnx.refuse(model, tokenizer, "f32")
     peer = exported(model, tmp_path, tokenizer=tokenizer)

@@ -21,9 +21,12 @@ from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.scoring.encoder import Encoder
 from gptkit.scoring.scorer import Scorer
+from gptkit.tasks.given import example_of
+from gptkit.tasks.heads import predictions_of, probabilities_of
 from gptkit.tasks.table import EVALUATIONS, find_task
 from gptkit.text.examples import Example
 from gptkit.text.tokenizers.kinds import train_tokenizer
+from gptkit.use.predictor import Predictor
 
 SENTENCE = "before we proceed any further"
 
@@ -139,6 +142,20 @@ def test_a_longer_text_is_shown_from_its_beginning(pre_norm: bool, tmp_path: Pat
     np.testing.assert_allclose(cut.loss.nll[:-1], whole.loss.nll[:7], atol=1e-5)
     tuned = inspect_model(fine_tuned(tmp_path / "tuned", "rte", pre_norm), FIELDS["rte"], max_tokens=8)
     assert (len(tuned.tokens.ids), tuned.tokens.pieces[-1]) == (7, "<extract>")  # both fields keep as many
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_the_scores_of_a_head_that_reads_mean_and_maximum_are_the_models(name: str, tmp_path: Path) -> None:
+    found = inspect_model(fine_tuned(tmp_path / "model", name, head="concat"), FIELDS[name])
+    task, tuned = find_task(name), found.fine_tuned
+    assert tuned is not None
+    predictor = Predictor(tmp_path / "model", task, device="cpu", batch_size=None)
+    (answer,) = predictor.predict([example_of(task, FIELDS[name], print)])
+    logits = tuned.logits[None]
+    if "value" in answer:
+        np.testing.assert_allclose(predictions_of(task, logits), [answer["value"]], atol=1e-5)
+    else:
+        np.testing.assert_allclose(probabilities_of(logits)[0], [*answer["probabilities"].values()], atol=1e-5)
 
 
 def test_equal_choices_are_all_in_the_json(tmp_path: Path) -> None:

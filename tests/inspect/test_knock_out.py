@@ -64,7 +64,7 @@ def test_each_loss_on_a_text_is_that_of_a_separate_run(pre_norm: bool, kernel: s
 @pytest.mark.parametrize("pre_norm", FAMILIES)
 @pytest.mark.parametrize("name", FIELDS)
 def test_each_loss_of_an_answer_is_that_of_a_separate_run(name: str, pre_norm: bool, tmp_path: Path) -> None:
-    directory = fine_tuned(tmp_path / "model", name, pre_norm)
+    directory = fine_tuned(tmp_path / "model", name, pre_norm, head="concat" if pre_norm else "extract")
     model = load_model(directory, head=GPTDoubleHeadsModel)
     asked = read(directory, FIELDS[name], 128).asked
     assert asked is not None

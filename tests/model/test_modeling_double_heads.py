@@ -131,10 +131,13 @@ def losses_by_hand(model: Any, sequences: list[list[int]], label: Any) -> tuple[
         np.mean([-log_softmax(table @ state[t - 1])[tokens[t]] for t in range(1, len(tokens))])
         for state, tokens in zip(states, sequences, strict=True)
     ]
+    read = [state[-1] for state in states]
+    if model.config.head == "concat":
+        read = [np.concatenate([state[-1], state.mean(0), state.max(0)]) for state in states]
     if model.config.format == "multiple-choice":
-        logits = np.array([(weight @ state[-1] + bias)[0] for state in states])
+        logits = np.array([(weight @ one + bias)[0] for one in read])
     else:
-        logits = weight @ sum(state[-1] for state in states) + bias
+        logits = weight @ sum(read) + bias
     if isinstance(label, int):
         return -log_softmax(logits)[label], float(np.mean(means))
     if isinstance(label, float):
@@ -144,9 +147,10 @@ def losses_by_hand(model: Any, sequences: list[list[int]], label: Any) -> tuple[
 
 @families
 @cases
-def test_the_loss_is_the_one_worked_out_by_hand(case: str, pre_norm: bool) -> None:
+@pytest.mark.parametrize("head", ["extract", "concat"])
+def test_the_loss_is_the_one_worked_out_by_hand(head: str, case: str, pre_norm: bool) -> None:
     task_format, outputs, sequences, labels = CASES[case]
-    model = double_heads(task_format, outputs, pre_norm=pre_norm)
+    model = double_heads(task_format, outputs, pre_norm=pre_norm, head=head)
     by_hand = [losses_by_hand(model, one, label) for one, label in zip(sequences, labels, strict=True)]
     classifier, auxiliary = np.mean(by_hand, axis=0)
     with torch.no_grad():

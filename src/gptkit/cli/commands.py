@@ -201,12 +201,13 @@ COMMANDS = (
     Command(
         "finetune",
         FinetuneOptions,
-        "gptkit.finetune.command:run",
+        "gptkit.cli.finetune:run",
         (
             "gptkit finetune --task demo-classification       # from the newest pretrain run under ./runs",
             "gptkit finetune --task rte --data glue/RTE --model runs/demo/model",
             "gptkit finetune --task demo-cloze --study ablation --seeds 5",
             "gptkit finetune --task rte --data glue/RTE --layer-decay 0.38 --unfreeze gradual --schedule slanted",
+            "gptkit finetune --task rte --data glue/RTE --recipe ulmfit   # its language model is tuned first",
         ),
         _after_finetune,
         recipe_by="task",

@@ -112,6 +112,8 @@ def head_obstacle(model: GPTDoubleHeadsModel) -> str | None:
         return "transformers has no classifier that reads GPT-1's tokens"
     if model.config.format != "classification":
         return f"GPT2ForSequenceClassification reads one text, not the sequences of {model.config.format}"
+    if model.config.head == "concat":
+        return "GPT2ForSequenceClassification reads the last token's state, not also mean and maximum"
     if bias_as_shift(model) is None:
         return "GPT2ForSequenceClassification has no bias"
     return None

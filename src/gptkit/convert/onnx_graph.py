@@ -101,7 +101,7 @@ class ClassifierGraph(nn.Module):
         ids, mask = input_ids.flatten(0, 1), attention_mask.flatten(0, 1)
         hidden = hidden_states(self.model.transformer, ids, mask).unflatten(0, input_ids.shape[:2])
         extract = (attention_mask * torch.arange(input_ids.shape[2])).argmax(2)  # of each sequence's last token
-        return self.model.classify(hidden, extract).reshape(input_ids.shape[0], -1)
+        return self.model.classify(hidden, extract, attention_mask > 0).reshape(input_ids.shape[0], -1)
 
 
 def _traced(model: GPTPreTrainedModel, dtype: torch.dtype) -> torch.onnx.ONNXProgram:

@@ -62,7 +62,7 @@ def refuse_contradictions(options: FinetuneOptions) -> None:
     fix = f"pass --batch-size {options.processes}, or --num-processes {options.batch_size}"
     refuse_too_many_processes(options.batch_size, options.processes, where="--num-processes", fix=fix)
     for where, is_taken in (("--lm-coef 0", options.lm_coef == 0), ("--transfer-layers", options.transfer_layers)):
-        if options.study == "ablation" and is_taken:
+        if options.study == "ablation" and is_taken and not options.lm_epochs:
             raise UsageError("--study ablation varies this itself", where=where, fix="leave it out")
     several = options.seeds > 1 or options.study != "none"
     if several and options.out is not None and (options.out / METRICS).exists():
@@ -74,7 +74,7 @@ def _refuse_with_features(options: FinetuneOptions) -> None:
     """Refuse what has no meaning where a frozen model's states are the features."""
     if options.features == "none":
         return
-    for name in ("lm_coef", "layer_decay", "unfreeze", "dropout", "gradient_checkpointing", "study", "dry_run"):
+    for name in ("head", "lm_coef", "layer_decay", "unfreeze", "dropout", "gradient_checkpointing", "study", "dry_run"):
         value = getattr(options, name)
         if value not in (0, None, fields_of(FinetuneOptions)[name].default):
             message = f"{name} {value} does not fit a frozen model, whose linear head alone is trained"

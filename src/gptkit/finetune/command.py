@@ -16,8 +16,9 @@ from gptkit.finetune import report
 from gptkit.finetune.check import predicted_splits, refuse_contradictions
 from gptkit.finetune.inputs import Inputs, Split, prepare_inputs, prepare_predicted
 from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero, plan_finetune
+from gptkit.finetune.lm_tuning import Pretrain, tune_language_model
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.study import VARIANTS, defined, over_seeds, study_result
+from gptkit.finetune.study import ULMFIT_PARTS, ULMFIT_VARIANTS, VARIANTS, defined, over_seeds, study_result
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.loading import load_model
 from gptkit.model.model_types import ANY
@@ -47,8 +48,11 @@ from gptkit.training.step import autocast
 SMALL = 30e6  # parameters; GPT-1's rate learns little in its 3 epochs
 
 
-def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
-    """Train as the options say, keep the best epoch, predict; return what `--json` prints."""
+def run(options: FinetuneOptions, console: Console, *, pretrain: Pretrain) -> dict[str, Any]:
+    """Train as the options say, keep the best epoch, predict; return what `--json` prints.
+
+    `pretrain` tunes the language model first, if `lm_epochs` asks for it.
+    """
     session = Session.start(options.device, console)
     if options.model is None:
         options = dataclasses.replace(options, model=newest_model(console))
@@ -74,9 +78,13 @@ def run(options: FinetuneOptions, console: Console) -> dict[str, Any]:
         rate = f"a learning rate of {options.learning_rate:g} suits GPT-1's 117M parameters, and this model has"
         console.say(f"{rate} {size / 1e6:.3g}M: add --recipe demo-classification, which has settings for a small one")
     if options.dry_run:
+        if options.lm_epochs:
+            console.say("the plan is of the classifier: tuning the language model first is not in it")
         return plan_finetune(options, inputs, choices, session)
     with session.open_run(options, command="finetune", name=Path(options.task).stem) as directory:
         console.run_directory = directory.path
+        if options.lm_epochs:
+            inputs = tune_language_model(options, inputs, directory.path, session, pretrain)
         result = _Runs(inputs, choices, session).result(options, directory)
     report.print_result(result, inputs.task, console)
     return result
@@ -134,7 +142,7 @@ class _Runs:
         inputs, session = self.inputs, self.session
         if options.study == "ablation":
             variants = {}
-            for name, changes in VARIANTS.items():
+            for name, changes in (ULMFIT_VARIANTS if options.lm_epochs else VARIANTS).items():
                 session.console.say(f"variant {name}")
                 changed = dataclasses.replace(options, study="none", **changes)
                 variants[name] = self._seeds(changed, directory.path / name)
@@ -226,6 +234,8 @@ class _Runs:
             "best_epoch": -(-finish.best_step // run.steps_per_epoch),
             "lm_coef": run.options.lm_coef,
             "transfer_layers": run.options.transfer_layers,
+            **{name: getattr(run.options, name) for name in ULMFIT_PARTS},
+            "lm": inputs.lm if run.options.lm_epochs else None,
             "features": run.options.features,
             **({} if run.model.mix is None else {"mix": run.model.mix.learnt()}),
             "n_train": len(inputs.train),

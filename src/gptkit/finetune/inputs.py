@@ -60,6 +60,8 @@ class Inputs:
     head: Mapping[str, Any]  # see `head_config`
     splits: Mapping[str, Split]  # train, dev and those to predict
     identity: Mapping[str, str]  # hashes that a resumed run must match
+    tuned: GPTForCausalLM | None = None  # on the task's texts, if `lm_epochs` asks for it
+    lm: Mapping[str, Any] | None = None  # figures of the run that tuned it
 
     @property
     def train(self) -> EncodedExamples:
@@ -71,8 +73,9 @@ class Inputs:
 
     def model(self, options: FinetuneOptions) -> GPTDoubleHeadsModel:
         """Return the pre-trained model with a fresh task head, a pure function of the options."""
-        head = {**self.head, "features": options.features}
-        model = add_task_head(self.pretrained, head, seed=options.seed, transfer_layers=options.transfer_layers)
+        pretrained = self.tuned if self.tuned is not None and options.lm_epochs else self.pretrained
+        head = {**self.head, "features": options.features, "head": options.head}
+        model = add_task_head(pretrained, head, seed=options.seed, transfer_layers=options.transfer_layers)
         if options.dropout is not None:
             model.set_dropout(options.dropout)
         if options.gradient_checkpointing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gptkit.model_files import Features
+from gptkit.model_files import Features, Pooling
 from gptkit.options import REQUIRED, option, override, recipe_only
 from gptkit.training.options import OptimizerName, ScheduleName, TrainingOptions
 
@@ -75,13 +75,16 @@ class FinetuneOptions(TrainingOptions):
     )
     study: Literal["none", "ablation"] = option(
         "none",
-        "ablation = also run two variants: one without the auxiliary loss, one without pre-training "
-        "(GPT-1 paper, table 5).",
+        "ablation = also run without the auxiliary loss, and without pre-training (GPT-1 paper, table 5); "
+        "with --recipe ulmfit, without each of its parts.",
     )
     predict: str | None = option(None, "Write predictions for this split, e.g. test.", resumable=True, metavar="SPLIT")
     classifier_dropout: float = recipe_only(
         0.1, "Dropout before the classifier (GPT-1 paper, section 4.1).", minimum=0, maximum=0.99
     )
+    head: Pooling = recipe_only("extract", "concat = the classifier also reads mean and maximum (ULMFiT, section 3.3).")
+    lm_epochs: int = recipe_only(0, "Epochs of language modelling on the texts first (ULMFiT, section 3.1).", minimum=0)
+    lm_learning_rate: float = recipe_only(6.25e-5, "Peak learning rate of these epochs.", minimum=0)
 
     # Options of every training run: GPT-1's values, and what they count here.
     model: str | None = override(

@@ -15,7 +15,7 @@ import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN
 from gptkit.finetune.job import FinetuneRun
-from gptkit.finetune.study import best_on_dev
+from gptkit.finetune.study import ULMFIT_PARTS, ULMFIT_VARIANTS, best_on_dev
 from gptkit.report.model_card import model_card, model_facts, with_measured
 from gptkit.report.text import known_columns
 from gptkit.scoring.measures import MEASURES
@@ -56,6 +56,7 @@ VARIANT_TITLES = {
     "no_aux": "no aux LM",
     "no_pretraining": "no pre-training",
 }
+ULMFIT_TITLES = {name: name.replace("_", " ") for name in ULMFIT_VARIANTS}
 
 
 def print_result(result: Mapping[str, Any], task: Task, console: Console) -> None:
@@ -65,13 +66,11 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
     """
     title = f"{result['run_dir']}: {task.name} dev, from {result['model']}"
     variants, first = result.get("variants"), task.metrics[0]
+    titles, paper = (ULMFIT_TITLES, {}) if "no_concat" in (variants or ()) else (VARIANT_TITLES, task.ablation)
     metrics = (first,) if variants else task.metrics
     if variants:
         columns: tuple[str, ...] = ("variant", "paper", first, "std", "95% interval", "chance")
-        rows = [
-            (VARIANT_TITLES[name], _shown(task.ablation.get(name)), *_figures(ours, first))
-            for name, ours in variants.items()
-        ]
+        rows = [(titles[name], _shown(paper.get(name)), *_figures(ours, first)) for name, ours in variants.items()]
     else:
         columns = ("metric", "dev", "std", "95% interval", "chance", "GPT-1 on test")
         rows = [(name, *_figures(result, name), _published(task, name)) for name in metrics]
@@ -90,7 +89,7 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
             console.result(f"95% interval: over {figures['n']:,} items of {split}")
     gains = result.get("full_minus", {})
     for variant, gain in gains.items():
-        console.result(f"full minus {VARIANT_TITLES[variant]}: {_gain(gain, _sample(result))}")
+        console.result(f"full minus {titles[variant]}: {_gain(gain, _sample(result))}")
     chance, lowest = result.get("chance", {}).get(first), (_interval_of(result, first) or [result["metrics"][first]])[0]
     if chance is not None and lowest is not None and lowest <= chance:
         few = "more labelled examples, as dev has so few, " * (result["n_eval"] < FEW)
@@ -183,7 +182,8 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
     answers = {"class": f"one of {', '.join(task.labels)}", "choice": "the index of a choice, from 0"}
     return model_card(
         name=Path(str(result["run_dir"])).name,
-        summary=f"{kind} fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}.",
+        summary=f"{kind} fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}."
+        f" How: {', '.join(f'{name} {getattr(options, name)}' for name in ULMFIT_PARTS)}.",
         **model_facts(run.model, choices),
         data=f"{task.name}: {len(inputs.train):,} training examples, {len(inputs.dev):,} dev examples; {task.data}",
         data_sha256=inputs.identity["data_sha256"],

@@ -19,6 +19,16 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no_aux": {"lm_coef": 0.0},
     "no_pretraining": {"transfer_layers": "none"},
 }
+# The same for ULMFiT: each sets one of its parts to GPT-1's value.
+ULMFIT_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "full": {},
+    "no_lm_tuning": {"lm_epochs": 0},
+    "no_slanted_triangle": {"schedule": "openai-linear"},
+    "no_discriminative_rates": {"layer_decay": 1.0},
+    "no_gradual_unfreezing": {"unfreeze": "all"},
+    "no_concat": {"head": "extract"},
+}
+ULMFIT_PARTS = tuple(name for changes in ULMFIT_VARIANTS.values() for name in changes)
 PER_SEED = (
     "seed",
     "metrics",

@@ -25,7 +25,7 @@ class FineTuned:
     names: tuple[str, ...]  # (sequence,)
     ids: NDArray[np.int64]  # (sequence, position): -1 beyond a sequence's end
     attention: NDArray[np.float32]  # (layer, head, sequence, position): of the extract token, the last; 0 beyond it
-    scores: NDArray[np.float32]  # (sequence, output): of the extract token's state
+    scores: NDArray[np.float32]  # (sequence, output): of what the classifier reads of each
     bias: NDArray[np.float32]  # (output,)
     logits: NDArray[np.float32]  # (label,), or (choice,)
 
@@ -47,7 +47,9 @@ def fine_tuned_of(model: GPTDoubleHeadsModel, asked: Asked) -> FineTuned:
         weights = F.softmax((query @ traced.key.mT)[..., 0, :], dim=-1)  # (layer, head, position)
         rows.append(F.pad(weights, (0, longest - len(sequence))))
         layers = [*traced.residual[:-1:2], traced.final]  # what enters each block, and the final states
-        states.append(traced.final[-1] if model.mix is None else model.mix([layer[-1] for layer in layers]))
+        read = traced.final if model.mix is None else model.mix(layers)  # (position, n_embd)
+        extract = torch.tensor([[len(sequence) - 1]], device=read.device)
+        states.append(model.pooled(read[None, None], extract)[0, 0])
     scores = torch.stack(states) @ model.score.weight.float().T  # (sequence, output)
     bias = model.score.bias.float()
     is_choice = asked.task.target == "choice"

@@ -52,7 +52,8 @@ class GPTConfig(GPTShape, PreTrainedConfig):
     which nanoGPT trains with). Token ids are None until a tokenizer sets them. `task`, `format` and the ids of start,
     delimiter and extract belong to a fine-tuned model; they are saved only with a `format`. `features` says what its
     classifier was trained on: the states of a model that was trained with it ("none"), the last states of a frozen one
-    ("last"), or a mix of all its layers' ("mix").
+    ("last"), or a mix of all its layers' ("mix"); `head` which of them it reads: the extract token's ("extract"), or
+    also the mean and the maximum over all tokens ("concat").
 
     Raises `StrictDataclassError` (huggingface_hub) for a wrong type or an impossible size.
     """

@@ -178,7 +178,7 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
     )  # from the config: a model of absurd size could not be built
     if head is GPTDoubleHeadsModel:
         outputs = config.num_labels or 1
-        expected |= {"score.weight": (outputs, config.n_embd), "score.bias": (outputs,)}
+        expected |= {"score.weight": (outputs, config.classifier_width), "score.bias": (outputs,)}
         if config.features == "mix":
             expected |= {"mix.scalars": (config.n_layer + 1,), "mix.gamma": (1,)}
     for name, shape in expected.items():

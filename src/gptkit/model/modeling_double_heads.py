@@ -75,7 +75,7 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         self.transformer: GPTModel = self.language_model_class.body_class(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.classifier_dropout = nn.Dropout1d(config.classifier_dropout)
-        self.score = nn.Linear(config.n_embd, config.num_labels or 1)
+        self.score = nn.Linear(config.classifier_width, config.num_labels or 1)
         self.mix = LayerMix(config.n_layer + 1) if config.features == "mix" else None
         self.post_init()
 
@@ -105,8 +105,9 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         float (example,), a distribution over classes as float (example, label). With lm_coef 0 the LM head is not run.
         lm_positions are `predicting_positions` if known: computing them here synchronizes the device. masked_ids and
         masked_targets are for the auxiliary loss of a masked model. With `loss_only` the LM loss is computed in chunks
-        from `lm_head`'s weight, bypassing its hooks and adapters, and only losses are returned. `states` (example, sequence, layer, n_embd) are those of a frozen model at the extract tokens, if
-        known: the Transformer is then not run, and there is no LM loss.
+        from `lm_head`'s weight, bypassing its hooks and adapters, and only losses are returned. `states` (example,
+        sequence, layer, n_embd) are those of a frozen model at the extract tokens, if known: the Transformer is then
+        not run, and there is no LM loss.
         """
         if states is None:
             hidden = self.hidden_states(input_ids, extract)
@@ -161,13 +162,15 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
             positions = predicting_positions(extract, input_ids.shape[-1])
         return weighted_predictions(hidden, input_ids.roll(-1, dims=-1), extract, positions)
 
-    def classify(self, hidden: Tensor, extract: Tensor) -> Tensor:
-        """Return the logits of hidden states (example, sequence, length, n_embd), in fp32."""
-        index = extract[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
-        return self.answer(hidden.gather(2, index).squeeze(2))
+    def classify(self, hidden: Tensor, extract: Tensor, is_token: Tensor | None = None) -> Tensor:
+        """Return the logits of hidden states (example, sequence, length, n_embd), in fp32.
+
+        is_token (example, sequence, length) is False at padding, by default at what follows the extract tokens.
+        """
+        return self.answer(self.pooled(hidden, extract, is_token))
 
     def answer(self, state: Tensor) -> Tensor:
-        """Return the logits of states (example, sequence, n_embd) at the extract tokens, in fp32."""
+        """Return the logits of what the classifier reads (example, sequence, width), in fp32."""
         if self.config.format == "similarity":
             state = state.sum(1, keepdim=True)  # over both orders: similarity is symmetric (GPT-1 paper, 3.3)
         # One dropout mask per example, shared by its choices, so that choices differ only in what they say.
@@ -177,6 +180,23 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         if self.config.format == "multiple-choice":
             return scores.squeeze(2)  # (example, choice)
         return scores.squeeze(1) if self.config.num_labels != 1 else scores[:, 0, 0]
+
+    def pooled(self, hidden: Tensor, extract: Tensor, is_token: Tensor | None = None) -> Tensor:
+        """Return what the classifier reads (example, sequence, width), of states (example, sequence, length, n_embd).
+
+        It is the state of the extract token; with `head` concat also the mean and, for each dimension, the maximum over
+        the sequence's tokens, without padding (ULMFiT: Howard and Ruder 2018, section 3.3).
+        """
+        index = extract[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
+        state = hidden.gather(2, index).squeeze(2)  # (example, sequence, n_embd)
+        if self.config.head == "extract":
+            return state
+        if is_token is None:
+            is_token = torch.arange(hidden.shape[2], device=extract.device) <= extract[..., None]
+        is_padding = ~is_token[..., None]
+        mean = hidden.masked_fill(is_padding, 0).sum(2, dtype=torch.float32) / is_token.sum(2, keepdim=True)
+        highest = hidden.masked_fill(is_padding, -torch.inf).amax(2)
+        return torch.cat([state, mean.to(state.dtype), highest], dim=-1)
 
     def language_model(self) -> GPTForCausalLM:
         """Return the language model inside; it shares this model's weights and knows nothing of the task."""

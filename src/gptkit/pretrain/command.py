@@ -68,7 +68,7 @@ def run(options: PretrainOptions, console: Console) -> dict[str, Any]:
     # The other processes then find the tokens in the cache.
     inputs = session.main_first(lambda: prepare_inputs(reading, console))
     with session.open_run(options, command="pretrain", name=Path(model or DEFAULT_MODEL).stem) as directory:
-        console.run_directory = directory.path
+        console.run_directory = console.run_directory or directory.path  # fine-tuning's, which resumes this one
         return _train(options, inputs, session, directory)
 
 

@@ -26,6 +26,7 @@ from gptkit.errors import nearest
 RUNS = Path("runs")
 START, CHECKPOINTS, SNAPSHOTS, MODEL, RESULT = "start", "checkpoints", "snapshots", "model", "result.json"
 METRICS, DIVERGED = "metrics.jsonl", "diverged.json"
+LM, LM_TEXTS = "lm", "lm-texts.jsonl"  # of a fine-tuning run: the run that tuned its language model, and on what
 DAMAGED = "damaged"  # folder of checkpoints that could not be trusted
 MANIFEST, SCHEMA = "MANIFEST.json", "gptkit.checkpoint/1"
 OF_MODELS = ("config.json", MODEL, START, CHECKPOINTS)  # one of them is in each model, run, checkpoint or snapshot

@@ -54,8 +54,10 @@ from gptkit.training.sharding import Sharding
 OPTIMIZER, STATE = "optimizer", "state.json"
 STATE_SCHEMA = "gptkit.state/1"  # also that of a state.json without a schema
 CUT_OFF = f"no {MANIFEST}: the save was interrupted"
-# What older versions did, and did not record.
-UNRECORDED = {"encoding": "utf-8", "objective": "causal", "features": "none", "head_learning_rate": "0.01"}
+UNRECORDED = {  # what older versions did
+    **{"encoding": "utf-8", "objective": "causal", "features": "none", "head_learning_rate": "0.01"},
+    **{"head": "extract", "lm_epochs": "0", "lm_learning_rate": "6.25e-05"},
+}
 DECAYED = "its learning rate was already decaying towards the end of a shorter run (a smaller --steps)"
 
 
