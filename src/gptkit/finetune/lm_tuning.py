@@ -16,6 +16,7 @@ from gptkit.finetune.inputs import Inputs
 from gptkit.finetune.options import FinetuneOptions
 from gptkit.model.loading import load_model, weights_sha256
 from gptkit.model.model_types import ANY
+from gptkit.model_files import MASKED
 from gptkit.system.files import translate_os_errors, write_atomically
 from gptkit.system.run_layout import LM, LM_TEXTS, MODEL
 from gptkit.system.writing import json_text
@@ -26,7 +27,7 @@ from gptkit.training.run import Session
 
 TOKENS_PER_STEP = 4096  # about; ULMFiT's batches have 64 sequences of 70 tokens (section 4.1)
 HELD_OUT = 0.1  # of the texts: pretrain's default
-FIGURES = ("steps", "tokens", "val_loss", "val_perplexity", "bits_per_byte")
+FIGURES = ("steps", "tokens", "val_loss", "val_perplexity", "bits_per_byte", "masked_loss")
 
 Pretrain = Callable[..., dict[str, Any]]  # takes options of pretrain by name, the others being fine-tuning's own
 
@@ -44,9 +45,10 @@ def tune_language_model(
         session.on_main(lambda: _write(data, texts))
         session.console.say(f"tuning the language model on {len(texts):,} training texts in {lm}")
         model = name if name.startswith("hf:") else os.path.abspath(name)  # never the name of a preset
-        result = pretrain(data=(str(data),), model=model, out=lm, **_steps(options, inputs, texts))
+        objective = "masked" if inputs.pretrained.config.model_type == MASKED else "causal"
+        result = pretrain(data=(str(data),), model=model, objective=objective, out=lm, **_steps(options, inputs, texts))
     identity = {"model_sha256": f"{inputs.identity['model_sha256']} {weights_sha256(lm / MODEL)}"}
-    tuned, figures = load_model(lm / MODEL, types=ANY), {name: result[name] for name in FIGURES}
+    tuned, figures = load_model(lm / MODEL, types=ANY), {name: result.get(name) for name in FIGURES}
     return replace(inputs, tuned=tuned, lm=figures, identity={**inputs.identity, **identity})
 
 
