@@ -62,8 +62,8 @@ def refuse_contradictions(options: FinetuneOptions) -> None:
     fix = f"pass --batch-size {options.processes}, or --num-processes {options.batch_size}"
     refuse_too_many_processes(options.batch_size, options.processes, where="--num-processes", fix=fix)
     for where, is_taken in (("--lm-coef 0", options.lm_coef == 0), ("--transfer-layers", options.transfer_layers)):
-        if options.study == "ablation" and is_taken and not options.lm_epochs:
-            raise UsageError("--study ablation varies this itself", where=where, fix="leave it out")
+        if options.study != "none" and is_taken and not options.lm_epochs:
+            raise UsageError(f"--study {options.study} varies this itself", where=where, fix="leave it out")
     several = options.seeds > 1 or options.study != "none"
     if several and options.out is not None and (options.out / METRICS).exists():
         message = "this directory holds a single-seed run; a run over several seeds needs a directory of its own"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +19,8 @@ from gptkit.finetune.inputs import Inputs, Split, prepare_inputs, prepare_predic
 from gptkit.finetune.job import FinetuneRun, check_learning_rate_nonzero, plan_finetune
 from gptkit.finetune.lm_tuning import Pretrain, tune_language_model
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.study import ULMFIT_PARTS, ULMFIT_VARIANTS, VARIANTS, defined, over_seeds, study_result
+from gptkit.finetune.peers import own_run, pretrained_peer
+from gptkit.finetune.study import ULMFIT_PARTS, defined, over_seeds, study_result, variants_of
 from gptkit.model.configuration_gpt import quiet_transformers
 from gptkit.model.loading import load_model
 from gptkit.model.model_types import ANY
@@ -77,6 +79,8 @@ def run(options: FinetuneOptions, console: Console, *, pretrain: Pretrain) -> di
     if size < SMALL and not inputs.task.is_demo and options.learning_rate <= FinetuneOptions.learning_rate:
         rate = f"a learning rate of {options.learning_rate:g} suits GPT-1's 117M parameters, and this model has"
         console.say(f"{rate} {size / 1e6:.3g}M: add --recipe demo-classification, which has settings for a small one")
+    if options.study == "paper":
+        session.on_main(lambda: own_run(str(options.model)))
     if options.dry_run:
         if options.lm_epochs:
             console.say("the plan is of the classifier: tuning the language model first is not in it")
@@ -85,7 +89,7 @@ def run(options: FinetuneOptions, console: Console, *, pretrain: Pretrain) -> di
         console.run_directory = directory.path
         if options.lm_epochs:
             inputs = tune_language_model(options, inputs, directory.path, session, pretrain)
-        result = _Runs(inputs, choices, session).result(options, directory)
+        result = _Runs(inputs, choices, session, pretrain).result(options, directory)
     report.print_result(result, inputs.task, console)
     return result
 
@@ -135,26 +139,14 @@ class _Runs:
     inputs: Inputs
     choices: Choices
     session: Session
+    pretrain: Pretrain
     reported: set[str] = field(default_factory=set)  # lines on learning rates, which all seeds and variants share
 
     def result(self, options: FinetuneOptions, directory: RunDirectory) -> dict[str, Any]:
         """Train one run, its seeds or a study, write the predictions, and return the result."""
         inputs, session = self.inputs, self.session
-        if options.study == "ablation":
-            variants = {}
-            for name, changes in (ULMFIT_VARIANTS if options.lm_epochs else VARIANTS).items():
-                session.console.say(f"variant {name}")
-                changed = dataclasses.replace(options, study="none", **changes)
-                variants[name] = self._seeds(changed, directory.path / name)
-            items = {
-                name: [
-                    self._dev_items(_tuned(seed["model_dir"], session), self.choices, inputs)
-                    for seed in each["per_seed"]
-                ]
-                for name, each in variants.items()
-            }
-            study = study_result(inputs.task, variants, items)
-            session.on_main(lambda: self._combine(directory, study, options.epochs))
+        if options.study != "none":
+            self._study(options, directory)
         elif options.seeds > 1 or (directory.path / f"seed-{options.seed}").exists():
             seeds = self._seeds(options, directory.path)
             session.on_main(lambda: self._combine(directory, seeds, options.epochs))
@@ -162,6 +154,30 @@ class _Runs:
             self._train(options, directory)
         splits = {name: inputs.splits[name] for name in predicted_splits(inputs.task, options)}
         return _predict(splits, inputs.task, directory, options.epochs, self.choices, session)
+
+    def _study(self, options: FinetuneOptions, directory: RunDirectory) -> None:
+        """Train every variant, those of another model after pre-training it, and write the study's result."""
+        session, variants, items = self.session, {}, {}
+        planned = variants_of(options.study, options.lm_epochs)
+        peers = {
+            kind: pretrained_peer(kind, self.inputs, directory.path, session, self.pretrain)
+            for kind in (changes["model"] for changes in planned.values() if "model" in changes)
+        }
+        for name, changes in planned.items():
+            session.console.say(f"variant {name}")
+            changed, runs = dataclasses.replace(options, study="none", **changes), self
+            if "model" in changes:
+                changed = dataclasses.replace(changed, model=str(peers[changes["model"]]))
+                inputs = session.main_first(partial(prepare_inputs, changed, session.console))
+                runs = dataclasses.replace(self, inputs=inputs)
+            variants[name] = runs._seeds(changed, directory.path / name)
+            tuned = [_tuned(seed["model_dir"], session) for seed in variants[name]["per_seed"]]
+            items[name] = [runs._dev_items(model, self.choices, runs.inputs) for model in tuned]
+            recipe = directory.path / name / f"seed-{options.seed}" / CONFIG
+            variants[name]["rerun"] = shlex.join(["gptkit", "finetune", "--recipe", str(recipe), "--out", "again"])
+        study = study_result(self.inputs.task, variants, items)
+        session.on_main(lambda: self._combine(directory, study, options.epochs))
+        session.on_main(lambda: report.draw_study(study, self.inputs.task, directory.path / "study.png"))
 
     def _seeds(self, options: FinetuneOptions, root: Path) -> dict[str, Any]:
         """Train each seed in its own directory and return their combined result; finished ones keep no checkpoints."""

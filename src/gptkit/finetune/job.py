@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gptkit.errors import UsageError
 from gptkit.finetune.inputs import Inputs, depth_of
 from gptkit.finetune.options import FinetuneOptions
-from gptkit.finetune.study import ULMFIT_VARIANTS, VARIANTS
+from gptkit.finetune.study import variants_of
 from gptkit.model.configuration_gpt import mask_token_of
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel, padded_positions, predicting_positions
 from gptkit.model.modeling_gpt import compile_blocks
@@ -164,8 +164,7 @@ class FinetuneRun:
 def plan_finetune(options: FinetuneOptions, inputs: Inputs, choices: Choices, session: Session) -> dict[str, Any]:
     """Show and return the plan of these options, over all seeds and variants; see `report.dry_run` for its keys."""
     baseline = own_memory() or 0
-    variants = ULMFIT_VARIANTS if options.lm_epochs else VARIANTS
-    runs = options.seeds * (len(variants) if options.study == "ablation" else 1)
+    runs = options.seeds * max(1, len(variants_of(options.study, options.lm_epochs)))
     if runs > 1:
         options = dataclasses.replace(options, snapshots=options.snapshots or 0)  # as several seeds have
     tuned, train, dev = inputs.model(options), inputs.train, inputs.dev

@@ -9,6 +9,7 @@ from gptkit.model_files import Features, Pooling
 from gptkit.options import REQUIRED, option, override, recipe_only
 from gptkit.training.options import OptimizerName, ScheduleName, TrainingOptions
 
+PAPER_SEEDS = 3
 GPT1_LM_COEF = 0.5
 
 
@@ -73,10 +74,11 @@ class FinetuneOptions(TrainingOptions):
     seeds: int = option(
         1, "Number of runs, with seeds SEED, SEED + 1, ...; the best on dev becomes model/.", resumable=True, minimum=1
     )
-    study: Literal["none", "ablation"] = option(
+    study: Literal["none", "ablation", "paper"] = option(
         "none",
         "ablation = also run without the auxiliary loss, and without pre-training (GPT-1 paper, table 5); "
-        "with --recipe ulmfit, without each of its parts.",
+        "with --recipe ulmfit, without each of its parts. paper = also an LSTM, frozen features and a masked model, "
+        "over three seeds unless --seeds says more.",
     )
     predict: str | None = option(None, "Write predictions for this split, e.g. test.", resumable=True, metavar="SPLIT")
     classifier_dropout: float = recipe_only(
@@ -117,7 +119,9 @@ class FinetuneOptions(TrainingOptions):
     )
 
     def __post_init__(self) -> None:
-        """With frozen features, replace what is meant for training the whole model."""
+        """Give the study of the paper three seeds; with frozen features, replace what is meant for the whole model."""
+        if self.study == "paper" and self.seeds == 1:
+            object.__setattr__(self, "seeds", PAPER_SEEDS)
         if self.features != "none":
             object.__setattr__(self, "learning_rate", self.head_learning_rate)
             object.__setattr__(self, "lm_coef", 0.0 if self.lm_coef == GPT1_LM_COEF else self.lm_coef)

@@ -17,6 +17,7 @@ from gptkit.errors import AGAIN
 from gptkit.finetune.job import FinetuneRun
 from gptkit.finetune.study import ULMFIT_PARTS, ULMFIT_VARIANTS, best_on_dev
 from gptkit.report.model_card import model_card, model_facts, with_measured
+from gptkit.report.plots import draw_intervals
 from gptkit.report.text import known_columns
 from gptkit.scoring.measures import MEASURES
 from gptkit.system import files
@@ -55,6 +56,9 @@ VARIANT_TITLES = {
     "full": "full (aux LM)",
     "no_aux": "no aux LM",
     "no_pretraining": "no pre-training",
+    "lstm": "LSTM + aux LM",
+    "frozen_mix": "frozen, mix of layers",
+    "masked": "masked model + aux",
 }
 ULMFIT_TITLES = {name: name.replace("_", " ") for name in ULMFIT_VARIANTS}
 
@@ -66,7 +70,8 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
     """
     title = f"{result['run_dir']}: {task.name} dev, from {result['model']}"
     variants, first = result.get("variants"), task.metrics[0]
-    titles, paper = (ULMFIT_TITLES, {}) if "no_concat" in (variants or ()) else (VARIANT_TITLES, task.ablation)
+    titles = _titles(variants or {})
+    paper = task.ablation if titles is VARIANT_TITLES else {}
     metrics = (first,) if variants else task.metrics
     if variants:
         columns: tuple[str, ...] = ("variant", "paper", first, "std", "95% interval", "chance")
@@ -75,8 +80,10 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
         columns = ("metric", "dev", "std", "95% interval", "chance", "GPT-1 on test")
         rows = [(name, *_figures(result, name), _published(task, name)) for name in metrics]
     console.table(title, *known_columns(columns, rows))
-    for each in variants.values() if variants else [result]:
+    for name, each in variants.items() if variants else [("", result)]:
         _print_mix(each, console)
+        if "rerun" in each:
+            console.result(f"{titles[name]}, first seed: {each['rerun']}")
     if any(_interval_of(result, name) for name in metrics):
         chose = "the epoch and the model" if len(result["per_seed"]) > 1 else "the epoch"
         console.result(f"95% interval: over {_sample(result)}; dev chose {chose}, so new data may score lower")
@@ -103,6 +110,26 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
         console.result(f"{' and '.join(undefined)}: n/a where all predictions, or all labels, are alike")
 
 
+def draw_study(result: Mapping[str, Any], task: Task, path: Path) -> None:
+    """Plot the variants of a study: the mean of the first metric, its interval, and each seed."""
+    metric, variants = task.metrics[0], result["variants"]
+    rows = [
+        (
+            _titles(variants)[name],
+            each["metrics"][metric],
+            _interval_of(each, metric),
+            [seed["metrics"][metric] for seed in each["per_seed"]],
+        )
+        for name, each in variants.items()
+    ]
+    xlabel, chance = f"dev {metric}: mean, 95% interval, each seed", result.get("chance", {}).get(metric)
+    draw_intervals(rows, path, f"{task.name}: {_sample(result)}", xlabel=xlabel, reference=chance)
+
+
+def _titles(variants: Mapping[str, Any]) -> Mapping[str, str]:
+    return ULMFIT_TITLES if "no_concat" in variants else VARIANT_TITLES
+
+
 def _print_mix(result: Mapping[str, Any], console: Console) -> None:
     """Print the weights of a learnt mix of layers as a bar chart, the mean over seeds."""
     mixes = [seed["mix"] for seed in result["per_seed"] if "mix" in seed]
@@ -124,7 +151,7 @@ def _gain(gain: Mapping[str, Any], sample: str) -> str:
         return f"not known from {sample}"
     found = f"95% interval over {sample}: {' to '.join(_difference(gain, end) for end in interval)}"
     if interval[0] <= 0 <= interval[1]:
-        return f"no difference found ({found})"
+        return f"too few to tell ({found})"
     unit = "" if MEASURES[gain["metric"]].unit == "correlation" else " points"
     return f"{_difference(gain, gain['mean'], sign='+')}{unit} ({found})"
 

@@ -1,4 +1,4 @@
-"""Results of several runs combined: over seeds, and over the variants of the ablation (GPT-1 paper, table 5)."""
+"""Results of several runs combined: over seeds, and over the variants of a study (GPT-1 paper, table 5)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ ULMFIT_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no_gradual_unfreezing": {"unfreeze": "all"},
     "no_concat": {"head": "extract"},
 }
+# The systems that GPT is measured against; a variant's `model` is a kind of `peers.pretrained_peer`.
+PAPER_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    **VARIANTS,
+    "lstm": {"model": "lstm"},
+    "frozen_mix": {  # and nothing that does not fit a frozen model
+        **{"features": "mix", "lm_coef": 0.0, "dropout": None},
+        **{"layer_decay": 1.0, "unfreeze": "all", "head": "extract", "gradient_checkpointing": False},
+    },
+    "masked": {"model": "masked"},
+}
 ULMFIT_PARTS = tuple(name for changes in ULMFIT_VARIANTS.values() for name in changes)
 PER_SEED = (
     "seed",
@@ -46,6 +56,12 @@ SUMMED = ("steps", "tokens", "train_seconds")
 LEVEL = 0.95
 RESAMPLES = 10_000
 FEWEST_RESAMPLED = 5  # values
+
+
+def variants_of(study: str, lm_epochs: int) -> Mapping[str, Mapping[str, Any]]:
+    """Return the variants of `--study`, none without one."""
+    ablation = ULMFIT_VARIANTS if lm_epochs else VARIANTS
+    return {"none": {}, "ablation": ablation, "paper": PAPER_VARIANTS}[study]
 
 
 def over_seeds(task: Task, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

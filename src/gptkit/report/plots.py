@@ -117,6 +117,41 @@ def draw_runs(
     save(figure, path)
 
 
+def draw_intervals(
+    rows: Sequence[tuple[str, float | None, Sequence[float] | None, Sequence[float | None]]],
+    path: Path,
+    title: str,
+    *,
+    xlabel: str,
+    reference: float | None = None,
+) -> None:
+    """Plot a line for each row (name, value, interval, single values), the first on top; `reference` is chance."""
+    from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
+
+    figure = Figure(figsize=(7.2, 1.2 + 0.45 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, (_, value, interval, each) in enumerate(rows):
+        axes.plot(
+            [one for one in each if one is not None],
+            [place] * sum(one is not None for one in each),
+            "|",
+            color=SMOOTHED,
+        )
+        if interval is not None:
+            axes.plot(interval, [place, place], color=TRAIN, linewidth=4, solid_capstyle="butt", zorder=0)
+        if value is not None:
+            axes.plot(value, place, "o", color=SMOOTHED)
+    if reference is not None:
+        axes.axvline(reference, color=VALIDATION, linewidth=1, linestyle=":", label="chance")
+        axes.legend(frameon=False, fontsize=8)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
+    set_title(axes, title)
+    axes.grid(alpha=0.25, axis="x")
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
 def _shortened(name: str) -> str:
     """Return a name on one line, without its middle if it is long; Chinese letters are twice as wide."""
     line = one_line(name)

@@ -1,0 +1,69 @@
+"""The models beside GPT in `--study paper`: an LSTM and a masked model, pre-trained as the model itself was.
+
+Each is a run of `gptkit pretrain` inside the study's, with the options of the model's own run: the same text, tokens
+and rates, which were chosen for the GPT alone.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from gptkit.errors import AGAIN
+from gptkit.finetune.inputs import Inputs
+from gptkit.finetune.lm_tuning import Pretrain
+from gptkit.model.configuration_gpt import GPTConfig, LSTMConfig
+from gptkit.model_files import OWN_KEYS, SPECIAL_IDS, model_directory
+from gptkit.system.files import translate_os_errors, write_atomically
+from gptkit.system.run_layout import MODEL
+from gptkit.system.writing import json_text
+from gptkit.training.finished_runs import read_result
+from gptkit.training.run import Session
+from gptkit.training.run_text import pretrain_run_of
+
+
+def own_run(model: str) -> Path:
+    """Return the pretrain run of the model that the others stand beside; UsageError if it is not known."""
+    return pretrain_run_of(model_directory(model), "--study ablation, which needs no other models")[0]
+
+
+def pretrained_peer(kind: str, inputs: Inputs, run: Path, session: Session, pretrain: Pretrain) -> Path:
+    """Return the model that `pretrain` makes, or has made, in RUN/pretrained-KIND."""
+    out, shape = run / f"pretrained-{kind}", run / f"{kind}.json"
+    if session.on_main(lambda: read_result(out)) is None:
+        own = own_run(inputs.model_name)
+        config = inputs.pretrained.config
+        if kind == "lstm":
+            config = lstm_of_size(config, inputs.pretrained.num_parameters())
+        session.on_main(lambda: _write_shape(shape, config))
+        session.console.say(f"pre-training the {kind} model in {out}, on the text of {own}")
+        objective = "masked" if kind == "masked" else "causal"
+        tokenizer = str(model_directory(inputs.model_name))
+        pretrain(own, model=str(shape), tokenizer=tokenizer, objective=objective, out=out, resume="auto")
+    return out / MODEL
+
+
+def lstm_of_size(config: GPTConfig, parameters: int) -> LSTMConfig:
+    """Return the LSTM of one layer with about as many parameters as a GPT, and its embedding width.
+
+    U units of width E have 4 U (E + U) + 8 U parameters in the gates and E U + E in the projection.
+    """
+    width = config.n_embd
+    left, linear = parameters - (config.vocab_size + 1) * width, 5 * width + 8
+    units = max(1, round((math.sqrt(linear**2 + 16 * max(left, 0)) - linear) / 8))
+    return LSTMConfig(
+        vocab_size=config.vocab_size,
+        n_positions=config.n_positions,
+        n_embd=width,
+        n_inner=units,
+        embd_pdrop=config.embd_pdrop,
+        resid_pdrop=config.resid_pdrop,
+    )
+
+
+def _write_shape(path: Path, config: GPTConfig) -> None:
+    values = {key: value for key, value in config.to_diff_dict().items() if key in (OWN_KEYS | {"model_type"})}
+    for key in ("vocab_size", *SPECIAL_IDS):  # those of the tokenizer
+        values.pop(key, None)
+    with translate_os_errors("writing the shape of a model", fix=AGAIN):
+        write_atomically(path, json_text(values, indent=2) + "\n")
