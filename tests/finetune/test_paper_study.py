@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_finetune import Place, call, text, write_rte
+from test_finetune import Place, call, write_rte
+from test_ulmfit import pretrain_tiny
 
 from gptkit.finetune import command
 from gptkit.finetune.peers import lstm_of_size
@@ -21,29 +22,22 @@ from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.modeling_lstm import LSTMForCausalLM
 from gptkit.pretrain import command as pretrain_command
 
-SIZES = {"model_type": "gptkit", "n_positions": 96, "n_embd": 32, "n_layer": 2, "n_head": 2}
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a pretrain run and a task beside it; no loss.png is drawn, which takes as long as all the rest."""
     root = tmp_path_factory.mktemp("paper")
-    (root / "text.txt").write_text("".join(text(i, "pretraining") + ".\n" for i in range(300)))
-    (root / "shape.json").write_text(json.dumps(SIZES))
-    words = ["pretrain", root / "text.txt", "--model", root / "shape.json", "--tokenizer", "char", "--steps", 3]
-    words += ["--tokens-per-step", 128, "--sequence-length", 32, "--compile", "off", "--out", root / "own"]
     with pytest.MonkeyPatch.context() as patched:
         for each in (command, pretrain_command):
             patched.setattr(each, "draw_loss", lambda *_, **__: None)
-        code, _, log = call(words)
-        assert code == 0, log
+        pretrain_tiny(root)
         write_rte(root / "data")
         yield Place(root)
 
 
 @pytest.fixture(scope="module")
 def study(place: Place) -> dict[str, Any]:
-    return place.run("study", model=place.root / "own", study="paper", seeds=2, epochs=1, save_every=None)
+    return place.run("study", model=place.root / "pretrained", study="paper", seeds=2, epochs=1, save_every=None)
 
 
 def test_every_system_is_in_the_table_beside_full(place: Place, study: dict[str, Any]) -> None:
@@ -65,8 +59,8 @@ def test_every_system_is_in_the_table_beside_full(place: Place, study: dict[str,
 
 
 def test_the_others_are_pretrained_as_the_model_was(place: Place, study: dict[str, Any]) -> None:
-    own = yaml.safe_load((place.root / "own" / "config.yaml").read_text())
-    result = json.loads((place.root / "own" / "result.json").read_text())
+    own = yaml.safe_load((place.root / "pretrained" / "config.yaml").read_text())
+    result = json.loads((place.root / "pretrained" / "result.json").read_text())
     for kind in ("lstm", "masked"):
         run = place.root / "study" / f"pretrained-{kind}"
         theirs = yaml.safe_load((run / "config.yaml").read_text())
@@ -88,7 +82,7 @@ def test_a_row_is_repeated_by_its_command(name: str, place: Place, study: dict[s
 
 
 def test_a_model_whose_run_is_unknown_is_refused_before_anything_is_trained(place: Place) -> None:
-    shutil.copytree(place.root / "own" / "model", place.root / "moved")
+    shutil.copytree(place.root / "pretrained" / "model", place.root / "moved")
     message = place.refused(model=place.root / "moved", study="paper")
     assert "--study ablation, which needs no other models" in message
 
@@ -99,3 +93,11 @@ def test_the_lstm_has_the_parameters_of_the_gpt(preset: str, entries: int) -> No
         gpt = GPTForCausalLM(config_from(preset, vocab_size=entries))
         lstm = LSTMForCausalLM(lstm_of_size(gpt.config, gpt.num_parameters()))
     assert lstm.num_parameters() == pytest.approx(gpt.num_parameters(), rel=0.02)
+
+
+def test_a_study_is_removed_with_all_that_it_made(place: Place, study: dict[str, Any]) -> None:
+    copied = place.root / "removed"
+    shutil.copytree(place.root / "study", copied)
+    code, _, log = call(["runs", "rm", copied, "--yes"])
+    assert code == 0, log
+    assert not copied.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,15 +26,20 @@ SIZES = {"model_type": "gptkit", "n_positions": 96, "n_embd": 32, "n_layer": 2, 
 CHANGED: dict[str, Any] = {"recipe": "ulmfit", "epochs": 2, "optimizer": None, "learning_rate": None}
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    root = tmp_path_factory.mktemp("ulmfit")
+def pretrain_tiny(root: Path) -> None:
+    """Pre-train a tiny GPT in root/pretrained."""
     (root / "text.txt").write_text("".join(text(i, "pretraining") + ".\n" for i in range(300)))
     (root / "shape.json").write_text(json.dumps(SIZES))
     words = ["pretrain", root / "text.txt", "--model", root / "shape.json", "--tokenizer", "char", "--steps", 3]
     words += ["--tokens-per-step", 128, "--sequence-length", 32, "--compile", "off", "--out", root / "pretrained"]
     code, _, log = call(words)
     assert code == 0, log
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    root = tmp_path_factory.mktemp("ulmfit")
+    pretrain_tiny(root)
     (root / "pretrained" / "model").rename(root / "model")
     write_rte(root / "data")
     return Place(root)

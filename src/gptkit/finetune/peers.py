@@ -15,7 +15,7 @@ from gptkit.finetune.lm_tuning import Pretrain
 from gptkit.model.configuration_gpt import GPTConfig, LSTMConfig
 from gptkit.model_files import OWN_KEYS, SPECIAL_IDS, model_directory
 from gptkit.system.files import translate_os_errors, write_atomically
-from gptkit.system.run_layout import MODEL
+from gptkit.system.run_layout import MODEL, PEERS
 from gptkit.system.writing import json_text
 from gptkit.training.finished_runs import read_result
 from gptkit.training.run import Session
@@ -29,7 +29,7 @@ def own_run(model: str) -> Path:
 
 def pretrained_peer(kind: str, inputs: Inputs, run: Path, session: Session, pretrain: Pretrain) -> Path:
     """Return the model that `pretrain` makes, or has made, in RUN/pretrained-KIND."""
-    out, shape = run / f"pretrained-{kind}", run / f"{kind}.json"
+    out, shape = run / PEERS[kind], run / f"{kind}.json"
     if session.on_main(lambda: read_result(out)) is None:
         own = own_run(inputs.model_name)
         config = inputs.pretrained.config
