@@ -150,7 +150,7 @@ def test_a_run_has_a_masked_loss_and_no_other(place: Path, capsys: pytest.Captur
     assert (config.mask_token_id, config.vocab_size) == (entries, entries + 1)
     assert [*marker_ids(Path("runs/masked/model"), entries)] == [entries + 1, entries + 2, entries + 3]
     card = Path("runs/masked/model/README.md").read_text()
-    assert "without a causal mask" in card
+    assert "A masked GPT-2 (pre-norm) language model" in card
     assert "gptkit generate" not in card
     assert "text-generation" not in card
     for line in (["runs", "show", "masked"], ["runs", "ls"], ["runs", "compare", "masked", "causal"]):

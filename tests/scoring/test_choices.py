@@ -176,7 +176,7 @@ def test_items_bear_the_names_of_the_data_or_numbers() -> None:
 def test_blimp_compares_whole_sentences_and_sorts_its_items() -> None:
     pairs = [("causative", ("Ann ate.", "Ann ated it.")), ("wh_island", ("Who slept?", "Who what?"))]
     examples = [Example(fields, 0, "", fields[0]) for fields in pairs]
-    protocol, harness = BLIMP.protocols
+    protocol, harness, _ = BLIMP.protocols
     encoder = Words()
     assert [[encoder.text(one.ids) for one in group] for group in protocol.requests(examples, encoder)] == [
         ["<separator>Ann ate.", "<separator>Ann ated it."],

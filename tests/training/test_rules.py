@@ -54,9 +54,10 @@ def test_auto_compiles_where_it_pays_and_says_so_without_a_compiler() -> None:
         choose_compile("on", OLD_LAPTOP, "bf16", total_flops=short)
 
 
-def sizes(parameters: int, **config: int) -> SimpleNamespace:
+def sizes(parameters: int, model_type: str = "gptkit", **config: int) -> SimpleNamespace:
     """A model as far as the rules ask."""
-    return SimpleNamespace(num_parameters=lambda: parameters, config=SimpleNamespace(**config))
+    config_of_type = SimpleNamespace(model_type=model_type, **config)
+    return SimpleNamespace(num_parameters=lambda: parameters, config=config_of_type)
 
 
 def test_micro_batches_fill_a_cpus_cache_or_a_gpus_memory() -> None:
@@ -75,6 +76,9 @@ def test_flops_per_token_are_the_published_count() -> None:
     model = sizes(50_304 * 384 + 256 * 384 + blocks, n_layer=6, n_embd=384, n_positions=256)
     flops = flops_per_token(model, 256)
     assert flops * 2647 == pytest.approx(485e9, rel=0.01)
+    masked = sizes(model.num_parameters(), "gptkit-masked", n_layer=6, n_embd=384, n_positions=256)
+    assert flops_per_token(masked, 256) - flops == 6 * 6 * 384 * 256  # attention's other half
+    assert flops_per_token(sizes(1000, "gptkit-lstm"), 256) == 6000
 
 
 def test_a_resumed_run_computes_as_before_or_says_that_bits_may_differ() -> None:

@@ -31,9 +31,7 @@ class FinetuneOptions(TrainingOptions):
         metavar="DIR|hf:[NAME[:CONFIG]]",
     )
     lm_coef: float = option(
-        GPT1_LM_COEF,
-        "Weight of the auxiliary language-model loss; 0 = off, as with --features (GPT-1 paper, section 4.1).",
-        minimum=0,
+        GPT1_LM_COEF, "Weight of the auxiliary language-model loss; 0 = off (GPT-1 paper, section 4.1).", minimum=0
     )
     epochs: int = option(3, "Passes over the training examples (GPT-1 paper, section 4.1).", minimum=1)
     batch_size: int = option(
@@ -76,9 +74,9 @@ class FinetuneOptions(TrainingOptions):
     )
     study: Literal["none", "ablation", "paper"] = option(
         "none",
-        "ablation = also run without the auxiliary loss, and without pre-training (GPT-1 paper, table 5); "
-        "with --recipe ulmfit, without each of its parts. paper = also an LSTM, frozen features and a masked model, "
-        "over three seeds unless --seeds says more.",
+        "ablation = also run without the auxiliary loss, and without pre-training (GPT-1 paper, table 5), or without "
+        "each part of the ulmfit recipe. paper = also an LSTM, frozen features and a masked model, over three seeds "
+        "or more.",
     )
     predict: str | None = option(None, "Write predictions for this split, e.g. test.", resumable=True, metavar="SPLIT")
     classifier_dropout: float = recipe_only(

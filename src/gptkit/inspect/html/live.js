@@ -18,8 +18,7 @@ view({
     const most = Math.min(model.n_positions, Math.max(LENGTH, 128)), off = new Set();
     const rows = [], settings = { temperature: 1, topK: 0 }, spent = { time: 0, tokens: 0 };
     let pause = 0; // when the browser may draw next
-    let text = data.live.text, ids = Array.from(data.tokens.ids.values);
-    let run = 0, continuation = 0; // what computes, and the run that goes on with the text: each change starts another
+    let text = data.live.text, ids = Array.from(data.tokens.ids.values), run = 0, continuation = 0; // each change starts a run
 
     const area = element("textarea", { rows: 3, "aria-label": "Text of the live model", spellcheck: false, oninput: () => read(area.value) });
     area.value = text;
@@ -138,8 +137,7 @@ view({
       next.replaceChildren(table("The ten likeliest next tokens", ["token", "probability", "when drawn"], likeliest(logits, 10).map((id) => ({
         cells: [word(tokenizer.shown[id]), probability(plain[id]), bar(kept[id], 1, kept[id] ? probability(kept[id]) : "cut")],
         choose: () => {
-          if (ids.length === most) return;
-          append(id);
+          if (ids.length < most) append(id);
           show();
         },
       }))));
