@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from figures import Count, Figure, Report, told, write_table
+
+settings.register_profile("gptkit", deadline=None)  # a loaded machine takes any example longer
+settings.load_profile("gptkit")
 
 # Before anything imports a library that reads them.
 os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})

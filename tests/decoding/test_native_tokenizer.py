@@ -83,7 +83,7 @@ TEXT = st.lists(ODD | st.text(max_size=8), max_size=6).map("".join)
 
 @given(st.lists(TEXT, max_size=3))
 @example([f"{END_OF_TEXT}<unk> to be or{END_OF_TEXT} <x><pad>", ""])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_ids_are_the_same(both: Pair, texts: list[str]) -> None:
     found, expected = encode_pieces(both.light, texts), encode_pieces(both.whole, texts)
     assert [ids.dtype for ids in found] == [ids.dtype for ids in expected]
@@ -93,7 +93,7 @@ def test_ids_are_the_same(both: Pair, texts: list[str]) -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_texts_are_the_same_in_one_and_as_they_come(both: Pair, data: st.DataObject) -> None:
     """Any ids: parts of characters, special tokens, and ids of no token."""
     ids = data.draw(st.lists(st.integers(0, len(both.whole) + 2), max_size=20))

@@ -264,14 +264,14 @@ FOREIGN_KEYS = sorted({*OWN_KEYS, "scale_attn_weights", "afn", "n_ctx"})
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3))
 @example({"id2label": {"0": "a"}, "label2id": {"a": 0}})
 @example({"format": "entailment", "start_token_id": 1, "delimiter_token_id": 2, "extract_token_id": 3})
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_shapes_of_ours_are_what_the_configuration_says(raw: dict[str, Any]) -> None:
     if (found := shape_of(raw)) is not None:
         assert_same_shape(found, parse_config(raw, "config.json"))
 
 
 @given(st.sampled_from(["gpt2", "openai-gpt"]), st.dictionaries(st.sampled_from(FOREIGN_KEYS), VALUES, max_size=2))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_shapes_of_theirs_are_what_the_configuration_says(kind: str, changes: dict[str, Any]) -> None:
     whole = {**SIZES, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new", "afn": "gelu", "model_type": kind}
     assert shape_of(whole) is not None

@@ -59,7 +59,7 @@ def test_a_character_is_told_when_its_last_byte_came() -> None:
 
 
 @given(st.text(max_size=20), st.lists(st.integers(0, 255), max_size=40), st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_pieces_add_up_whatever_the_bytes(prompt: str, ids: list[int], live: bool) -> None:
     continuation = Continuation(BYTES, ids_of(prompt), live=live)
     pieces = [continuation.push(token) for token in ids]
@@ -78,7 +78,7 @@ def test_words_are_parted_as_in_the_whole() -> None:
     st.lists(st.text(alphabet="ab\n€", min_size=1, max_size=4), min_size=1, max_size=3),
     st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_text_ends_before_the_first_stop_string(text: str, stops: list[str], live: bool) -> None:
     continuation = Continuation(BYTES, stops=stops, live=live)
     pieces = told(continuation, text)
@@ -120,7 +120,7 @@ def test_sentences_are_counted_by_their_ends_in_any_script(text: str, sentences:
 
 
 @given(st.text(alphabet="aB3 .!?\u2026\"')]\u2019\u201d\u00bb\n,;:-(", max_size=40), st.integers(1, 4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_text_with_white_space_between_sentences_is_cut_before_it(text: str, sentences: int) -> None:
     continuation = Continuation(BYTES, sentences=sentences)
     told(continuation, text)

@@ -46,7 +46,7 @@ def naive(
     return len(distinct), sum(one in corpus for one in distinct), shares
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(DOCUMENT, min_size=1, max_size=4),
     st.lists(st.lists(DOCUMENT, max_size=3), max_size=4),
@@ -70,7 +70,7 @@ def test_it_is_what_sets_of_words_give(documents: list[str], items: list[list[st
 
 
 @example([""], ["3ก3 3か3🇩 \u0301"], 1)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(FOREIGN, min_size=1, max_size=3), st.lists(FOREIGN, max_size=3), st.integers(1, 40))
 def test_words_by_unicode_are_the_same_however_the_corpus_is_cut(
     documents: list[str], texts: list[str], cut: int

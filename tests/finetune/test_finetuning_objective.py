@@ -85,7 +85,7 @@ def test_any_cut_of_a_step_gives_the_same_gradient(target: str, lm_coef: float) 
     whole = gradient(model, [examples], lm_coef)
     assert whole.norm() > 0.1
 
-    @settings(max_examples=10, deadline=None, derandomize=True)
+    @settings(max_examples=10, derandomize=True)
     @given(st.permutations(range(EXAMPLES)), st.sets(st.integers(1, EXAMPLES - 1)))
     def check(order: list[int], cuts: set[int]) -> None:
         edges = [0, *sorted(cuts), EXAMPLES]

@@ -59,7 +59,7 @@ def described(draw: st.DrawFn) -> str:
 
 
 @given(text=described())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_a_model_carries_is_what_the_users_file_said(tmp_path: Path, text: str) -> None:
     task, found = carried(tmp_path, text)
     assert found == dataclasses.replace(task, folder=None)

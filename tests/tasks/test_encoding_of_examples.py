@@ -146,7 +146,7 @@ PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8)
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(pairs=PAIRS, limit=st.integers(6, 40))
 def test_any_text_is_formatted_as_its_ids_and_spells_no_marker(
     kind: str, pairs: list[tuple[str, str]], limit: int
@@ -173,7 +173,6 @@ def test_markers_that_are_entries_of_the_tokenizer_are_refused() -> None:
         encode_examples(CHAR, toy("classification"), [example("a")], MARKERS._replace(extract=6), 8)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6), st.data())
 def test_a_batch_is_the_chosen_examples_whatever_lies_between(
     pairs: list[tuple[str, str]], data: st.DataObject

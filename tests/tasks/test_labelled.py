@@ -325,7 +325,7 @@ def refusal_of(task: str, folder: Path) -> InputError | None:
     file=st.sampled_from(["train.tsv", "train.csv", "train.jsonl", "train.parquet", "sts-train.csv"]),
     task=st.sampled_from(["rte", "cola", "stsb", "copa", "race", "qqp"]),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_file_loads_or_is_refused(tmp_path: Path, content: bytes, file: str, task: str) -> None:
     for old in tmp_path.iterdir():
         old.unlink()
@@ -344,7 +344,7 @@ JSON = st.recursive(
 
 
 @given(value=JSON)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_json_loads_or_is_refused(tmp_path: Path, value: Any) -> None:
     good = {"context": "a", "choices": ["b", "c"], "label": 1}
     rows = [good, value, good | value if isinstance(value, dict) else good]

@@ -197,7 +197,7 @@ WORDS = st.sampled_from([*own.KEYS, ": ", "\n", "  ", "[", "]", "- ", "a", "0", 
 @given(
     content=st.one_of(st.binary(max_size=100), st.lists(WORDS, max_size=30).map(lambda words: "".join(words).encode()))
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_file_is_a_task_or_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "any.yaml").write_bytes(content)
     try:

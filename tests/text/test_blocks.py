@@ -118,7 +118,7 @@ TEXTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(TEXTS, st.booleans(), st.floats(0.05, 0.9))
 def test_both_sides_at_once_have_the_tokens_of_each_alone(
     tmp_path_factory: pytest.TempPathFactory,

@@ -32,7 +32,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @given(st.text(max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pieces_of_bytes_are_their_characters_or_hexadecimal_numbers(text: str) -> None:
     pieces = pieces_of(BYTES, encode_pieces(BYTES, [text])[0].tolist())
     shown = [char if char.isascii() else f"<{byte:02X}>" for char in text for byte in char.encode()]

@@ -159,7 +159,7 @@ def test_all_occurrences_of_the_best_pair_are_merged_before_any_other() -> None:
     assert merged_pieces("x", ranks) == ["x</w>"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(TEXTS)
 @example("don't 8D:o)\n x :o ) x:o")  # spaCy's exception is hidden by one that a space undoes
 @example("<b>\n&lt; &amp;lt;")
@@ -168,7 +168,7 @@ def test_ids_equal_the_reference(encoder: GPT1Encoder, text: str) -> None:
     assert encoder.encode(text).tolist() == reference_ids(text, VOCABULARY, ranks)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(TEXTS, st.sets(st.integers(0, 60))), min_size=1, max_size=3))
 def test_documents_cut_anywhere_have_the_ids_of_the_whole(
     encoder: GPT1Encoder, documents: list[tuple[str, set[int]]]

@@ -169,7 +169,7 @@ def test_ids_take_the_smallest_type(bpe: PreTrainedTokenizerBase, monkeypatch: p
 LINES = st.text(alphabet="to be'\n\t\r.,1\u00e9\u3000\x1c\u2028<|endoftext>", max_size=40)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(LINES, min_size=1, max_size=4))
 def test_documents_in_pieces_have_the_ids_of_the_whole(bpe: Any, char: Any, texts: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
