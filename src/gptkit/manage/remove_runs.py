@@ -43,12 +43,13 @@ from gptkit.system.run_layout import (
 
 # What gptkit writes into a run directory, at its top.
 FILES = re.compile(
-    rf"(?:{CONFIG}|{METRICS}(?:\.damaged)?|{RESULT}|{LOCK}|{DIVERGED}|(?:loss|study)\.png|zero-shot\.(?:png|json))(?:\.tmp)?"
-    # .tsv: for GLUE's server
-    rf"|(?:predictions-.*\.jsonl|{LM_TEXTS}|(?:{'|'.join(PEERS)})\.json)(?:\.tmp)?|[A-Z][\w-]*\.tsv|gptkit-error-.*\.log|\.DS_Store"
+    rf"(?:{CONFIG}|{METRICS}(?:\.damaged)?|{RESULT}|{LOCK}|{DIVERGED}|(?:loss|study)\.png"
+    rf"|zero-shot\.(?:png|json)|predictions-.*\.jsonl|{LM_TEXTS}|(?:{'|'.join(PEERS)})\.json)(?:\.tmp)?"
+    r"|[A-Z][\w-]*\.tsv|gptkit-error-.*\.log|\.DS_Store"  # .tsv: for GLUE's server
 )
 FOLDERS = re.compile(
-    rf"(?:{DISCARDED})?(?:{CHECKPOINTS}|{MODEL}|{SNAPSHOTS}|{START}|{'|'.join(INNER)}|seed-\d+)(?:\.tmp)?|tensorboard|wandb|trackio"
+    rf"(?:{DISCARDED})?(?:{CHECKPOINTS}|{MODEL}|{SNAPSHOTS}|{START}|{'|'.join(INNER)}|seed-\d+)(?:\.tmp)?"
+    r"|tensorboard|wandb|trackio"
 )
 OWN_NAME = re.compile(r"(?:pretrain|finetune)-.*-\d{8}-\d{6}(?:-\d+)?")  # of a run without --out
 WRITABLE = "make it and its folder writable; then rerun the same command"
