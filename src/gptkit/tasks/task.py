@@ -210,6 +210,6 @@ def best_before_gpt1(value: float, source: str, measure: str = "accuracy") -> tu
     return (Published("best published before GPT-1", measure, value, source),)
 
 
-def ablation(full: float, no_pretraining: float, no_aux: float) -> dict[str, float]:
+def ablation(full: float, no_pretraining: float, no_aux: float, lstm: float) -> dict[str, float]:
     """Return a column of the GPT-1 paper's table 5."""
-    return {"full": full, "no_pretraining": no_pretraining, "no_aux": no_aux}
+    return {"full": full, "no_pretraining": no_pretraining, "no_aux": no_aux, "lstm": lstm}
