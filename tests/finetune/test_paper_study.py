@@ -62,7 +62,7 @@ def test_the_others_are_pretrained_as_the_model_was(place: Place, study: dict[st
     own = yaml.safe_load((place.root / "pretrained" / "config.yaml").read_text())
     result = json.loads((place.root / "pretrained" / "result.json").read_text())
     for kind in ("lstm", "masked"):
-        run = place.root / "study" / f"pretrained-{kind}"
+        run = place.root / f"pretrained-{kind}"
         theirs = yaml.safe_load((run / "config.yaml").read_text())
         assert {name for name in own if own[name] != theirs[name]} <= {"model", "tokenizer", "objective"}
         theirs = json.loads((run / "result.json").read_text())
@@ -93,6 +93,21 @@ def test_the_lstm_has_the_parameters_of_the_gpt(preset: str, entries: int) -> No
         gpt = GPTForCausalLM(config_from(preset, vocab_size=entries))
         lstm = LSTMForCausalLM(lstm_of_size(gpt.config, gpt.num_parameters()))
     assert lstm.num_parameters() == pytest.approx(gpt.num_parameters(), rel=0.02)
+
+
+def test_another_study_takes_them_as_they_are_unless_they_read_another_text(
+    place: Place, study: dict[str, Any]
+) -> None:
+    result = place.root / "pretrained-lstm" / "result.json"
+    before = result.read_text()
+    code, _, log = call(place.words("second", model=place.root / "pretrained", study="paper", seeds=2, epochs=1))
+    assert code == 0, log
+    assert "pre-training the" not in log
+    result.write_text(before.replace('"tokens": 384', '"tokens": 256'))
+    code, _, log = call(place.words("third", model=place.root / "pretrained", study="paper", seeds=2, epochs=1))
+    result.write_text(before)
+    assert code == 2
+    assert "it was not trained on the same text and tokens as" in log
 
 
 def test_a_study_is_removed_with_all_that_it_made(place: Place, study: dict[str, Any]) -> None:
