@@ -55,7 +55,7 @@ view({
   },
 });
 
-const legend = () => element("p", { class: "note" }, "● residual stream after the layer's block   ○ MLP units after the activation   dotted: their controls");
+const legend = () => element("p", { class: "note" }, "● residual stream after the layer's block · ○ MLP units after the activation · dotted: their controls");
 
 function layerTable(current) {
   return table("Accuracy by layer and site", ["site", "accuracy", "95% interval", "units used", "best unit", "that unit alone", "control"],
