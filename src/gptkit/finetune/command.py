@@ -171,8 +171,10 @@ class _Runs:
                 inputs = session.main_first(partial(prepare_inputs, changed, session.console))
                 runs = dataclasses.replace(self, inputs=inputs)
             variants[name] = runs._seeds(changed, directory.path / name)
-            tuned = [_tuned(seed["model_dir"], session) for seed in variants[name]["per_seed"]]
-            items[name] = [runs._dev_items(model, self.choices, runs.inputs) for model in tuned]
+            items[name] = [
+                runs._dev_items(_tuned(seed["model_dir"], session), self.choices, runs.inputs)
+                for seed in variants[name]["per_seed"]
+            ]
             recipe = directory.path / name / f"seed-{options.seed}" / CONFIG
             variants[name]["rerun"] = shlex.join(["gptkit", "finetune", "--recipe", str(recipe), "--out", "again"])
         study = study_result(self.inputs.task, variants, items)
