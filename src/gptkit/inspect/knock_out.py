@@ -114,7 +114,8 @@ def _knock_out(model: GPTForCausalLM | GPTDoubleHeadsModel, ids: Tensor, losses:
         final = body(input_ids=ids, use_cache=False).last_hidden_state  # (sequence, position, n_embd)
     mask, rows = dense_causal_mask(final), []
     for layer in range(len(blocks)):
-        inputs = [hidden.repeat(heads + 2, 1, 1) for hidden in recorded["input"][: layer + 1]]
+        first = layer if mix is None else 0  # only a mix reads what entered the layers before
+        inputs = [hidden.repeat(heads + 2, 1, 1) for hidden in recorded["input"][first : layer + 1]]
         with _one_part_zero(blocks[layer], heads):
             hidden = blocks[layer](inputs[-1], attention_mask=mask)  # (part * sequence, position, n_embd)
         for block in blocks[layer + 1 :]:

@@ -173,9 +173,8 @@ def checked(config: GPTConfig, state: State, where: str, head: Head = GPTForCaus
     """
     if config.tie_word_embeddings and "transformer.wte.weight" in state:
         state = {**state, "lm_head.weight": state["transformer.wte.weight"]}
-    expected = MODEL_TYPES[config.model_type].tensor_shapes(
-        config, state, where
-    )  # from the config: a model of absurd size could not be built
+    # From the config: a model of absurd size could not be built.
+    expected = MODEL_TYPES[config.model_type].tensor_shapes(config, state, where)
     if head is GPTDoubleHeadsModel:
         outputs = config.num_labels or 1
         expected |= {"score.weight": (outputs, config.classifier_width), "score.bias": (outputs,)}
