@@ -70,7 +70,7 @@ def test_masks_of_texts_do_not_depend_on_the_cut_and_leave_markers_and_padding(
     found = []
     for micro_batch, padded_tokens in (one, other):
         batches = finetuning_batches(
-            examples, batch_size=8, seed=2, micro_batch=micro_batch, padded_tokens=padded_tokens, mask_token=mask
+            examples, batch_size=8, seed=2, micro_batch=micro_batch, padded_tokens=padded_tokens, mask=mask
         )
         rows = []
         for batch in (micro.load() for micro in batches(step)):
@@ -91,7 +91,7 @@ def test_masks_of_texts_do_not_depend_on_the_cut_and_leave_markers_and_padding(
 
 def test_an_example_has_other_masks_in_every_epoch() -> None:
     batches = finetuning_batches(
-        examples_of(30), batch_size=30, seed=2, micro_batch=30, padded_tokens=9999, mask_token=START - 1
+        examples_of(30), batch_size=30, seed=2, micro_batch=30, padded_tokens=9999, mask=START - 1
     )
     masks = [{}, {}]  # of each epoch, by example
     for step, found in enumerate(masks, 1):

@@ -90,7 +90,7 @@ def test_validation_is_that_of_a_plain_loop_over_one_masking(tokens: int, model:
             each = F.cross_entropy(model(input_ids=read[None]).logits[0], labels, reduction="none")
             losses += each[labels != NOT_CHOSEN].tolist()
         named: dict[str, Any] = {"sequence_length": LENGTH, "mask_token": MASK, "rows": 3}
-        found = validate_masked(model, ids, **named)
+        found = validate_masked(model, ids, **named, should_stop=lambda: False)
     assert found.keys() == {"masked_loss"}
     assert found["masked_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     with pytest.raises(StopEvaluation):

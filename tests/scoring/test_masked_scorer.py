@@ -31,7 +31,7 @@ def model() -> MaskedGPT:
 
 
 def scored(model: MaskedGPT, banned: tuple[int, ...] = (), ticks: list[int] | None = None, **more: Any) -> list[Answer]:
-    scorer = MaskedScorer(model, torch.device("cpu"), **more)
+    scorer = MaskedScorer(model, device=torch.device("cpu"), **more)
     answers = scorer.score(groups(), banned, (ticks if ticks is not None else []).append)
     assert [*map(len, answers)] == [*map(len, groups())]
     return [answer for group in answers for answer in group]

@@ -117,12 +117,8 @@ def refuse_for_lstm(directory: Path, options: TextModelOptions) -> None:
     """Raise UsageError for what an LSTM cannot be decoded with, as its config.json says; needs no torch."""
     from gptkit.model_files import LSTM, model_type  # it would slow --help down
 
-    asked = {
-        "--beams": options.beams > 1,
-        "--compile on": options.compile == "on",
-        "--quantize": options.quantize != "none",
-        "--steer": options.steer is not None,
-    }
+    asked = {"--beams": options.beams > 1, "--compile on": options.compile == "on"}
+    asked |= {"--quantize": options.quantize != "none", "--steer": options.steer is not None}
     flag = next((flag for flag, is_asked in asked.items() if is_asked), None)
     if flag is not None and model_type(read_json_object(described_in(directory) / "config.json")) == LSTM:
         raise UsageError("the model is an LSTM, which runs in torch as it is", where=flag, fix="leave it out")

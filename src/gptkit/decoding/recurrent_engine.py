@@ -24,7 +24,7 @@ class RecurrentEngine:
         self.n_positions: int = model.config.n_positions
         self.vocab_size: int = model.config.vocab_size
         self._model: Any = model
-        self._states: list[State] = []  # of each layer, (row, units)
+        self._states = torch.empty(0)  # h and c of each layer, (layer, 2, row, units)
         self._lengths: list[int] = []  # of each row, in tokens
         self._limit = 0
 
@@ -33,8 +33,7 @@ class RecurrentEngine:
         if length > self.n_positions:
             raise ValueError(f"rows of {length} tokens, but the model's positions end at {self.n_positions}")
         config, like = self._model.config, self._model.lm_head.weight
-        zeros = like.new_zeros((config.n_layer, 2, rows, config.inner_width))
-        self._states = [(hidden, cell) for hidden, cell in zeros]
+        self._states = like.new_zeros((config.n_layer, 2, rows, config.inner_width))
         self._lengths, self._limit = [0] * rows, length
 
     def cache_bytes(self, length: int) -> int:
@@ -53,9 +52,7 @@ class RecurrentEngine:
                 place = f"{start} to {start + len(token_ids)}"
                 raise ValueError(f"tokens {place} of a row of {self._lengths[row]}, opened for {self._limit}")
             self._lengths[row] = start + len(token_ids)
-        begun = self._tensor([piece.row for piece in pieces if piece.start == 0])
-        for part in (part for state in self._states for part in state):
-            part[begun] = 0
+        self._states[:, :, self._tensor([piece.row for piece in pieces if piece.start == 0])] = 0
         parts: list[list[Tensor]] = [[] for _ in pieces]
         first = 0
         for end in sorted({len(piece.token_ids) for piece in pieces}):
@@ -73,11 +70,9 @@ class RecurrentEngine:
     def _advance(self, rows: Sequence[int], token_ids: Sequence[Sequence[int]]) -> Tensor:
         """Return the hidden states (row, token, n_embd) of equally many next tokens of some rows."""
         index = self._tensor(rows)
-        states = [(hidden[index], cell[index]) for hidden, cell in self._states]
+        states: list[State] = [(hidden, cell) for hidden, cell in self._states[:, :, index]]
         hidden: Tensor = self._model.transformer(self._tensor(token_ids), states=states).last_hidden_state
-        for kept, after in zip(self._states, states, strict=True):
-            for part, value in zip(kept, after, strict=True):
-                part[index] = value
+        self._states[:, :, index] = torch.stack([torch.stack(state) for state in states])
         return hidden
 
     def _tensor(self, values: Any) -> Tensor:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 
@@ -91,9 +91,9 @@ class EvaluatedModel:
             return self._scorer.score(groups, banned, tally.reach)
 
     @functools.cached_property
-    def _scorer(self) -> Scorer | MaskedScorer:
-        make = Scorer if mask_token_of(self.config) is None else MaskedScorer
-        return make(
+    def _scorer(self) -> Scorer:
+        make: Any = Scorer if mask_token_of(self.config) is None else MaskedScorer
+        scorer: Scorer = make(
             load_model(self.directory, types=ANY).to(self.accelerator.device).eval(),
             device=self.accelerator.device,
             precision=self.options.precision,
@@ -102,6 +102,7 @@ class EvaluatedModel:
             count=self.accelerator.num_processes,
             everywhere=functools.partial(on_every_process, self.accelerator),
         )
+        return scorer
 
     def classify(self, task: Task, examples: Sequence[Example]) -> Items:
         """Return the fine-tuned head's answers to labelled examples."""

@@ -7,9 +7,8 @@ import io
 
 from gptkit.console import Console
 from gptkit.errors import UsageError
-from gptkit.finetune.options import FinetuneOptions
+from gptkit.finetune.options import NOT_WITH_FEATURES, FinetuneOptions
 from gptkit.model_files import GPTShape
-from gptkit.options import fields_of
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import METRICS
 from gptkit.tasks.reading import check_examples, require_named_files
@@ -72,11 +71,9 @@ def refuse_contradictions(options: FinetuneOptions) -> None:
 
 def _refuse_with_features(options: FinetuneOptions) -> None:
     """Refuse what has no meaning where a frozen model's states are the features."""
-    if options.features == "none":
-        return
-    for name in ("head", "lm_coef", "layer_decay", "unfreeze", "dropout", "gradient_checkpointing", "study", "dry_run"):
+    for name, left_out in NOT_WITH_FEATURES.items() if options.features != "none" else ():
         value = getattr(options, name)
-        if value not in (0, None, fields_of(FinetuneOptions)[name].default):
+        if value and value != left_out:
             message = f"{name} {value} does not fit a frozen model, whose linear head alone is trained"
             raise UsageError(message, where=f"--features {options.features}", fix="leave out one of the two")
 

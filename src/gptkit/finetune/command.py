@@ -159,22 +159,18 @@ class _Runs:
         """Train every variant, those of another model after pre-training it, and write the study's result."""
         session, variants, items = self.session, {}, {}
         planned = variants_of(options.study, options.lm_epochs)
-        peers = {
-            kind: pretrained_peer(kind, self.inputs, directory.path, session, self.pretrain)
-            for kind in (changes["model"] for changes in planned.values() if "model" in changes)
-        }
+        kinds = [changes["model"] for changes in planned.values() if "model" in changes]
+        peers = {kind: pretrained_peer(kind, self.inputs, directory.path, session, self.pretrain) for kind in kinds}
         for name, changes in planned.items():
             session.console.say(f"variant {name}")
-            changed, runs = dataclasses.replace(options, study="none", **changes), self
+            changed, runs = dataclasses.replace(options, **{"study": "none", **changes}), self
             if "model" in changes:
                 changed = dataclasses.replace(changed, model=str(peers[changes["model"]]))
                 inputs = session.main_first(partial(prepare_inputs, changed, session.console))
                 runs = dataclasses.replace(self, inputs=inputs)
             variants[name] = runs._seeds(changed, directory.path / name)
-            items[name] = [
-                runs._dev_items(_tuned(seed["model_dir"], session), self.choices, runs.inputs)
-                for seed in variants[name]["per_seed"]
-            ]
+            models = (_tuned(seed["model_dir"], session) for seed in variants[name]["per_seed"])
+            items[name] = [runs._dev_items(model, self.choices, runs.inputs) for model in models]
             recipe = directory.path / name / f"seed-{options.seed}" / CONFIG
             variants[name]["rerun"] = shlex.join(["gptkit", "finetune", "--recipe", str(recipe), "--out", "again"])
         study = study_result(self.inputs.task, variants, items)

@@ -87,17 +87,12 @@ class Inputs:
     def with_states(self, model: GPTDoubleHeadsModel, console: Console) -> Inputs:
         """Return the inputs with what the head of a frozen model reads of train and dev, computed once and cached."""
         frozen, splits = model.language_model(), dict(self.splits)
-        fingerprint, sites = fingerprint_of(frozen), layers_of(frozen)
+        sites = layers_of(frozen) if model.mix is not None else layers_of(frozen)[-1:]
+        fingerprint = fingerprint_of(frozen)
         for name in ("train", "dev"):
             encoded = splits[name].encoded
             with console.tally(len(encoded), noun=f"{name} examples") as tally:
-                found = frozen_states(
-                    frozen,
-                    encoded,
-                    sites if model.mix is not None else sites[-1:],
-                    fingerprint=fingerprint,
-                    reached=tally.reach,
-                )
+                found = frozen_states(frozen, encoded, sites, fingerprint=fingerprint, reached=tally.reach)
             splits[name] = replace(splits[name], encoded=replace(encoded, states=tuple(found.values())))
         return replace(self, splits=splits)
 

@@ -39,6 +39,7 @@ PROBED_BATCHES = 4  # of a dry run's evaluation, the longest examples first
 WARMUP_FRACTION = 0.002  # of all updates (GPT-1 paper, 4.1)
 CPU_TOKENS = 1024  # per training pass with padding: on RTE 3.5 passes per 32 examples, 22% padding
 NARROW_WIDTH, NARROW_TOKENS = 512, 2048  # below this width matrix products are too small for the cores
+Load = Callable[[Indices], Batch]  # of the examples with these numbers
 
 
 @dataclass(frozen=True)
@@ -59,20 +60,15 @@ class FinetuneRun:
         return self.steps_per_epoch * self.options.epochs
 
     @property
-    def mask_token(self) -> int | None:
-        """The mask token of a masked model."""
-        return mask_token_of(self.model.config)
-
-    @property
     def flops_per_token(self) -> float:
         """FLOPs of a training step per token; the LM head counts only with the auxiliary loss, frozen weights never.
 
         A masked model's auxiliary loss takes a second pass, whose head, for 15% of the tokens, is left out.
         """
+        model, train = self.model, self.inputs.train
         if self.options.features != "none":
             return 0.0
-        model, train = self.model, self.inputs.train
-        has_second_pass = self.mask_token is not None and self.options.lm_coef > 0
+        has_second_pass = mask_token_of(model.config) is not None and self.options.lm_coef > 0
         table = 0 if self.options.lm_coef and not has_second_pass else model.transformer.wte.weight.numel()
         length = int(train.tokens.mean() / train.sequences_per_example)
         return (1 + has_second_pass) * rules.flops_per_token(model, length, idle=table)
@@ -93,15 +89,14 @@ class FinetuneRun:
         limit = self.max_padded_tokens
         micro_batch = self.options.micro_batch or rules.micro_batch_rows(size, self.options.processes)
 
-        mask = self.mask_token if self.options.lm_coef else None
+        mask = mask_token_of(self.model.config) if self.options.lm_coef else None
 
         def batches_of(examples: int) -> Batches:
-            return finetuning_batches(
-                train, batch_size=size, seed=seed, micro_batch=examples, padded_tokens=limit, mask_token=mask
-            )
+            sizes = {"batch_size": size, "micro_batch": examples, "padded_tokens": limit}
+            return finetuning_batches(train, seed=seed, mask=mask, **sizes)
 
         longest_first = np.argsort(-train.lengths, kind="stable")  # no batch has more tokens than the longest examples
-        load = partial(_training_batch, train, mask_token=mask, seed=seed, epoch=0)
+        load = partial(_training_batch, train, mask=mask, seed=seed, epoch=0)
         return MicroBatching(
             micro_batch=min(micro_batch, size),
             batches_of=batches_of,
@@ -265,39 +260,28 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 def finetuning_batches(
-    examples: EncodedExamples,
-    *,
-    batch_size: int,
-    seed: int,
-    micro_batch: int,
-    padded_tokens: int,
-    mask_token: int | None = None,
+    train: EncodedExamples, *, batch_size: int, seed: int, micro_batch: int, padded_tokens: int, mask: int | None = None
 ) -> Batches:
     """Return the function from a step to its global batch, longest examples first, cut into micro-batches.
 
     It is pure, given the seed. Each micro-batch has at most `micro_batch` examples and `padded_tokens` tokens, padding
-    included, or a single example with more. With a `mask_token` each batch has its masked texts too, in every epoch
+    included, or a single example with more. With a `mask` token each batch has its masked texts too, in every epoch
     with other masks.
     """
-    steps = steps_per_epoch(len(examples), batch_size)
-    order = lru_cache(maxsize=2)(lambda epoch: block_order(seed, epoch, len(examples)))
+    steps = steps_per_epoch(len(train), batch_size)
+    order = lru_cache(maxsize=2)(lambda epoch: block_order(seed, epoch, len(train)))
 
     def batches(step: int) -> list[MicroBatch]:
         epoch, turn = divmod(step - 1, steps)
         chosen = order(epoch)[turn * batch_size : (turn + 1) * batch_size]
-        load = partial(_training_batch, examples, mask_token=mask_token, seed=seed, epoch=epoch)
-        return _micro_batches(examples, chosen, micro_batch, padded_tokens, load, first_row=(step - 1) * batch_size)
+        load = partial(_training_batch, train, mask=mask, seed=seed, epoch=epoch)
+        return _micro_batches(train, chosen, micro_batch, padded_tokens, load, first_row=(step - 1) * batch_size)
 
     return batches
 
 
 def _micro_batches(
-    examples: EncodedExamples,
-    chosen: Indices,
-    most: int,
-    padded_tokens: int,
-    load: Callable[[Indices], Batch],
-    first_row: int = 0,
+    examples: EncodedExamples, chosen: Indices, most: int, padded_tokens: int, load: Load, first_row: int = 0
 ) -> list[MicroBatch]:
     return [
         MicroBatch(
@@ -310,19 +294,17 @@ def _micro_batches(
     ]
 
 
-def _training_batch(
-    examples: EncodedExamples, indices: Indices, *, mask_token: int | None, seed: int, epoch: int
-) -> Batch:
+def _training_batch(examples: EncodedExamples, indices: Indices, *, mask: int | None, seed: int, epoch: int) -> Batch:
     batch = {name: torch.from_numpy(array) for name, array in examples.select(indices).items()}
-    if mask_token is None:
+    if mask is None:
         return batch | {"lm_positions": predicting_positions(batch["extract"], batch["input_ids"].shape[-1])}
     numbers = (epoch * len(examples) + indices) * examples.sequences_per_example  # of each example's first sequence
     ids = batch["input_ids"].numpy()
     read, targets = ids.copy(), np.full_like(ids, NOT_CHOSEN)
     for (example, sequence), end in np.ndenumerate(batch["extract"].numpy()):
         place = ids[example, sequence]
-        is_text = (np.arange(len(place)) < end) & (place < mask_token)  # neither padding nor markers
-        found = mask_row(place[is_text], mask_token, seed=seed, row=int(numbers[example]) + sequence)
+        is_text = (np.arange(len(place)) < end) & (place < mask)  # neither padding nor markers
+        found = mask_row(place[is_text], mask, seed=seed, row=int(numbers[example]) + sequence)
         read[example, sequence, is_text], targets[example, sequence, is_text] = found
     masked = {"masked_ids": torch.from_numpy(read), "masked_targets": torch.from_numpy(targets)}
     return batch | masked | {"lm_positions": padded_positions(masked["masked_targets"] != NOT_CHOSEN)}

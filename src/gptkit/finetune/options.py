@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from gptkit.model_files import Features, Pooling
 from gptkit.options import REQUIRED, option, override, recipe_only
@@ -11,6 +12,11 @@ from gptkit.training.options import OptimizerName, ScheduleName, TrainingOptions
 
 PAPER_SEEDS = 3
 GPT1_LM_COEF = 0.5
+# Options that have no meaning for a linear head on a frozen model, and the value that leaves each out.
+NOT_WITH_FEATURES: Mapping[str, Any] = {
+    **{"head": "extract", "lm_coef": 0.0, "dropout": None, "layer_decay": 1.0, "unfreeze": "all"},
+    **{"gradient_checkpointing": False, "study": "none", "dry_run": False},
+}
 
 
 @dataclass(frozen=True, kw_only=True)

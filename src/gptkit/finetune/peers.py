@@ -61,14 +61,8 @@ def lstm_of_size(config: GPTConfig, parameters: int) -> LSTMConfig:
     width = config.n_embd
     left, linear = parameters - (config.vocab_size + 1) * width, 5 * width + 8
     units = max(1, round((math.sqrt(linear**2 + 16 * max(left, 0)) - linear) / 8))
-    return LSTMConfig(
-        vocab_size=config.vocab_size,
-        n_positions=config.n_positions,
-        n_embd=width,
-        n_inner=units,
-        embd_pdrop=config.embd_pdrop,
-        resid_pdrop=config.resid_pdrop,
-    )
+    shared = ("vocab_size", "n_positions", "n_embd", "embd_pdrop", "resid_pdrop")
+    return LSTMConfig(**{name: getattr(config, name) for name in shared}, n_inner=units)
 
 
 def _write_shape(path: Path, config: GPTConfig) -> None:

@@ -113,15 +113,10 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
 def draw_study(result: Mapping[str, Any], task: Task, path: Path) -> None:
     """Plot the variants of a study: the mean of the first metric, its interval, and each seed."""
     metric, variants = task.metrics[0], result["variants"]
-    rows = [
-        (
-            _titles(variants)[name],
-            each["metrics"][metric],
-            _interval_of(each, metric),
-            [seed["metrics"][metric] for seed in each["per_seed"]],
-        )
-        for name, each in variants.items()
-    ]
+    rows = []
+    for name, each in variants.items():
+        seeds = [seed["metrics"][metric] for seed in each["per_seed"]]
+        rows.append((_titles(variants)[name], each["metrics"][metric], _interval_of(each, metric), seeds))
     xlabel, chance = f"dev {metric}: mean, 95% interval, each seed", result.get("chance", {}).get(metric)
     draw_intervals(rows, path, f"{task.name}: {_sample(result)}", xlabel=xlabel, reference=chance)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gptkit.finetune.options import NOT_WITH_FEATURES
 from gptkit.scoring.intervals import paired_interval
 from gptkit.scoring.measures import MEASURES, Columns
 from gptkit.scoring.resampling import resampled
@@ -32,10 +33,7 @@ ULMFIT_VARIANTS: Mapping[str, Mapping[str, Any]] = {
 PAPER_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     **VARIANTS,
     "lstm": {"model": "lstm"},
-    "frozen_mix": {  # and nothing that does not fit a frozen model
-        **{"features": "mix", "lm_coef": 0.0, "dropout": None},
-        **{"layer_decay": 1.0, "unfreeze": "all", "head": "extract", "gradient_checkpointing": False},
-    },
+    "frozen_mix": {"features": "mix", **NOT_WITH_FEATURES},
     "masked": {"model": "masked"},
 }
 ULMFIT_PARTS = tuple(name for changes in ULMFIT_VARIANTS.values() for name in changes)

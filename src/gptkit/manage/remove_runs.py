@@ -25,25 +25,14 @@ from gptkit.manage.run_rows import HEADER, REMOVING, describe, find_run, parts, 
 from gptkit.manage.runs import rows_under
 from gptkit.recipes import CONFIG
 from gptkit.report.text import on_one_line, size
-from gptkit.system import files
+from gptkit.system import files, run_layout
 from gptkit.system.files import DISCARDED, LOCK, RunLock, size_of
-from gptkit.system.run_layout import (
-    CHECKPOINTS,
-    DIVERGED,
-    LM,
-    LM_TEXTS,
-    METRICS,
-    MODEL,
-    RESULT,
-    RUNS,
-    SNAPSHOTS,
-    START,
-)
+from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, LM, METRICS, MODEL, RESULT, RUNS, SNAPSHOTS, START
 
 # What gptkit writes into a run directory, at its top.
 FILES = re.compile(
     rf"(?:{CONFIG}|{METRICS}(?:\.damaged)?|{RESULT}|{LOCK}|{DIVERGED}|(?:loss|study)\.png"
-    rf"|zero-shot\.(?:png|json)|predictions-.*\.jsonl|{LM_TEXTS}|(?:lstm|masked)\.json)(?:\.tmp)?"
+    rf"|zero-shot\.(?:png|json)|predictions-.*\.jsonl|{run_layout.LM_TEXTS}|(?:lstm|masked)\.json)(?:\.tmp)?"
     r"|[A-Z][\w-]*\.tsv|gptkit-error-.*\.log|\.DS_Store"  # .tsv: for GLUE's server
 )
 FOLDERS = re.compile(

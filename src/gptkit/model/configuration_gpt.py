@@ -78,7 +78,8 @@ class GPTConfig(GPTShape, PreTrainedConfig):
     @property
     def family(self) -> str:
         """The kind of model, as a card names it."""
-        return "A GPT-2 (pre-norm)" if self.pre_norm else "A GPT-1 (post-norm)"
+        transformer = "GPT-2 (pre-norm)" if self.pre_norm else "GPT-1 (post-norm)"
+        return {LSTM: "An LSTM", MASKED: f"A masked {transformer}"}.get(self.model_type, f"A {transformer}")
 
     def without_head(self) -> "GPTConfig":
         """Return the configuration of the language model, without the fine-tuned head."""
@@ -115,11 +116,6 @@ class LSTMConfig(GPTConfig):
     n_inner: int | None = 2048
     attn_pdrop: float | int = 0.0
 
-    @property
-    def family(self) -> str:
-        """The kind of model, as a card names it."""
-        return "An LSTM"
-
 
 @strict
 class MaskedConfig(GPTConfig):
@@ -131,10 +127,6 @@ class MaskedConfig(GPTConfig):
     model_type = MASKED
     keys: ClassVar[frozenset[str]] = OWN_KEYS | {"mask_token_id"}
     mask_token_id: int | None = None
-
-    @property
-    def family(self) -> str:
-        return super().family.replace("A ", "A masked ", 1)
 
     def validate_mask(self) -> None:
         """Raise ValueError for a mask token outside the vocabulary."""

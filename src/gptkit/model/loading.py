@@ -42,6 +42,7 @@ from gptkit.system.run_layout import described_in
 from gptkit.text.tokenizers.any_tokenizer import separator_id
 
 State = dict[str, Tensor]
+Reader = Callable[[Path], State]
 Head = type[GPTPreTrainedModel]
 Model = TypeVar("Model", bound=GPTPreTrainedModel)
 Types = frozenset[str]  # model types
@@ -99,10 +100,7 @@ def saved_head(directory: Path) -> Head:
 
 
 def read_directory(
-    directory: Path,
-    head: Head = GPTForCausalLM,
-    read: Callable[[Path], State] | None = None,
-    types: Types = ORDINARY,
+    directory: Path, head: Head = GPTForCausalLM, read: Reader | None = None, types: Types = ORDINARY
 ) -> tuple[GPTConfig, State]:
     """Return the configuration and tensors of a model directory: ours, or transformers' gpt2 or openai-gpt.
 

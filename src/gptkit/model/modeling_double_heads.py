@@ -121,9 +121,8 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         returned = None if loss_only else logits
         if not lm_coef or states is not None:
             return DoubleHeadsOutput(loss=classifier_loss, logits=returned, classifier_loss=classifier_loss)
-        predicting, targets, weights = self.auxiliary_predictions(
-            hidden, input_ids, extract, lm_positions, masked_ids, masked_targets
-        )
+        read = input_ids if masked_ids is None else masked_ids
+        predicting, targets, weights = self.auxiliary_predictions(hidden, read, extract, lm_positions, masked_targets)
         if loss_only:
             summed = lm_loss(predicting, self.lm_head.weight, targets, weights)
         else:
@@ -149,18 +148,12 @@ class GPTDoubleHeadsModel(GPTPreTrainedModel):
         return None
 
     def auxiliary_predictions(
-        self,
-        hidden: Tensor,
-        input_ids: Tensor,
-        extract: Tensor,
-        positions: Tensor | None,
-        masked_ids: Tensor | None,
-        masked_targets: Tensor | None,
+        self, hidden: Tensor, ids: Tensor, extract: Tensor, positions: Tensor | None, targets: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return `weighted_predictions` of the next tokens, whose weighted NLLs sum to L1."""
         if positions is None:
-            positions = predicting_positions(extract, input_ids.shape[-1])
-        return weighted_predictions(hidden, input_ids.roll(-1, dims=-1), extract, positions)
+            positions = predicting_positions(extract, ids.shape[-1])
+        return weighted_predictions(hidden, ids.roll(-1, dims=-1), extract, positions)
 
     def classify(self, hidden: Tensor, extract: Tensor, is_token: Tensor | None = None) -> Tensor:
         """Return the logits of hidden states (example, sequence, length, n_embd), in fp32.

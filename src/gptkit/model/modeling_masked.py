@@ -55,23 +55,16 @@ class MaskedDoubleHeadsModel(GPTDoubleHeadsModel):
         return is_token.flatten(0, 1).long()
 
     def auxiliary_predictions(
-        self,
-        hidden: Tensor,
-        input_ids: Tensor,
-        extract: Tensor,
-        positions: Tensor | None,
-        masked_ids: Tensor | None,
-        masked_targets: Tensor | None,
+        self, hidden: Tensor, ids: Tensor, extract: Tensor, positions: Tensor | None, targets: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return `weighted_predictions` of the masked tokens, from a second pass, over `masked_ids`.
+        """Return `weighted_predictions` of the masked tokens, from a second pass, over `ids`, which have the masks.
 
-        masked_ids, masked_targets (example, sequence, length): the sequences with masks, and the ids of the masked
-        tokens, IGNORE elsewhere. As in GPT-1, an example's L1 is the mean over its sequences of the mean over each
-        sequence's predictions; that of a sequence without masked tokens is 0.
+        targets (example, sequence, length) are the ids of the masked tokens, IGNORE elsewhere. As in GPT-1, an
+        example's L1 is the mean over its sequences of the mean over each sequence's predictions; that of a sequence
+        without masked tokens is 0.
         """
-        if masked_ids is None or masked_targets is None:
+        if targets is None:
             raise ValueError("lm_coef needs masked_ids and masked_targets")
-        is_masked = masked_targets != IGNORE
+        hidden, is_masked = self.hidden_states(ids, extract), targets != IGNORE
         positions = padded_positions(is_masked) if positions is None else positions
-        counts = is_masked.sum(-1).clamp(min=1)
-        return weighted_predictions(self.hidden_states(masked_ids, extract), masked_targets, counts, positions)
+        return weighted_predictions(hidden, targets, is_masked.sum(-1).clamp(min=1), positions)

@@ -127,9 +127,8 @@ def _write(
     assert inputs.tokenizer is not None
     assert text is not None
     is_masked = options.objective == "masked"
-    measured = ("masked_loss",) if is_masked else ("val_loss", "val_perplexity", "bits_per_byte")
-    last = directory.row_of(finish.step, measured)
     figures = ("val_loss", "val_perplexity", "bits_per_byte", *(("masked_loss",) * is_masked))
+    last = directory.row_of(finish.step, figures[-1:])
     best = min((row for row in rows if validation_loss(row) is not None), key=validation_loss)
     result = {
         "run_dir": str(directory.path),
@@ -184,9 +183,9 @@ def _figures(result: Mapping[str, Any]) -> dict[str, str]:
     for key, name in FIGURES.items():
         if (value := result.get(key)) is not None:
             found[name] = figure(value)
-        elif "masked_loss" in result:
+        elif key != "bits_per_byte" or "masked_loss" in result:
             continue
-        elif key == "bits_per_byte" and (unknown := result.get("unknown_tokens", {}).get("validation")):
+        elif unknown := result.get("unknown_tokens", {}).get("validation"):
             found[name] = f"n/a: {unknown:,} tokens are unknown to the tokenizer"
     return found
 

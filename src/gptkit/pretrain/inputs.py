@@ -155,8 +155,7 @@ def _given_tokenizer(spec: str) -> PreTrainedTokenizerBase | None:
 
 
 def _refuse_more_entries(tokenizer: PreTrainedTokenizerBase, model: GPTForCausalLM) -> None:
-    mask_token = mask_token_of(model.config)
-    entries = model.config.vocab_size if mask_token is None else mask_token
+    entries = mask_token_of(model.config) or model.config.vocab_size
     if len(tokenizer) <= entries:
         return
     message = f"the tokenizer has {len(tokenizer):,} entries, but the model only {entries:,}"

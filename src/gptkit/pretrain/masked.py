@@ -51,13 +51,7 @@ def _masked(rows: Sequence[NDArray[np.int64]] | NDArray[np.int64], mask_token: i
 
 
 def validate_masked(
-    model: nn.Module,
-    tokens: TokenIds,
-    *,
-    sequence_length: int,
-    mask_token: int,
-    rows: int,
-    should_stop: ShouldStop = lambda: False,
+    model: nn.Module, tokens: TokenIds, *, sequence_length: int, mask_token: int, rows: int, should_stop: ShouldStop
 ) -> dict[str, float]:
     """Return masked_loss, the mean loss in nats of a text's masked tokens, in passes of `rows` disjoint windows.
 

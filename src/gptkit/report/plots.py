@@ -118,29 +118,21 @@ def draw_runs(
 
 
 def draw_intervals(
-    rows: Sequence[tuple[str, float | None, Sequence[float] | None, Sequence[float | None]]],
-    path: Path,
-    title: str,
-    *,
-    xlabel: str,
-    reference: float | None = None,
+    rows: Sequence[tuple[str, Any, Any, Any]], path: Path, title: str, *, xlabel: str, reference: float | None
 ) -> None:
-    """Plot a line for each row (name, value, interval, single values), the first on top; `reference` is chance."""
+    """Plot a line for each row (name, value, interval, single values), the first on top; `reference` is chance.
+
+    Values and intervals may be None, and are then left out.
+    """
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps state
 
     figure = Figure(figsize=(7.2, 1.2 + 0.45 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, (_, value, interval, each) in enumerate(rows):
-        axes.plot(
-            [one for one in each if one is not None],
-            [place] * sum(one is not None for one in each),
-            "|",
-            color=SMOOTHED,
-        )
+        axes.plot(each, [place] * len(each), "|", color=SMOOTHED)  # None becomes nan, not drawn
+        axes.plot([value], [place], "o", color=SMOOTHED)
         if interval is not None:
             axes.plot(interval, [place, place], color=TRAIN, linewidth=4, solid_capstyle="butt", zorder=0)
-        if value is not None:
-            axes.plot(value, place, "o", color=SMOOTHED)
     if reference is not None:
         axes.axvline(reference, color=VALIDATION, linewidth=1, linestyle=":", label="chance")
         axes.legend(frameon=False, fontsize=8)

@@ -5,36 +5,26 @@ A token's log-probability is that of its id in a copy of the text in which it al
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from gptkit.model.configuration_gpt import mask_token_of
-from gptkit.model.modeling_gpt import GPTForCausalLM
-from gptkit.model_files import not_finite
+from gptkit.model.modeling_masked import MaskedGPT
+from gptkit.scoring.packing import Batch
 from gptkit.scoring.protocols import Answer, Group, Request
-from gptkit.scoring.scorer import PADDED_TOKENS
-from gptkit.system.limits import translate_out_of_memory
+from gptkit.scoring.scorer import Scorer
 
-Found = tuple[float, int, int]  # a token's log_prob, top and top_allowed, see Answer
+Copy = tuple[int, int]  # number of a request, and the place that is masked
 
 
-@dataclass(frozen=True)
-class MaskedScorer:
-    """Answers requests as `Scorer` does, with the same arguments; a request has at most n_positions tokens."""
+class MaskedScorer(Scorer):
+    """Answers requests with pseudo-log-likelihoods; a request has at most n_positions tokens."""
 
-    model: GPTForCausalLM
-    device: torch.device
-    precision: str = "fp32"
-    batch_size: int | None = None
-    rank: int = 0
-    count: int = 1
-    everywhere: Callable[[Callable[[], Any]], list[Any]] = lambda work: [work()]
+    def __init__(self, model: MaskedGPT, **arguments: Any) -> None:
+        super().__init__(model, **arguments)
+        self.mask_token = model.config.mask_token_id or 0  # never None in a model that was read
 
     def score(
         self,
@@ -44,49 +34,43 @@ class MaskedScorer:
     ) -> list[tuple[Answer, ...]]:
         """Return the answer to each request, as `Scorer.score` does."""
         requests = [request for group in groups for request in group]
-        by_length: dict[int, list[tuple[int, int]]] = defaultdict(list)  # copies of one length need no padding
-        for number, request in enumerate(requests):
-            by_length[len(request.ids)] += [(number, place) for place in range(request.start, len(request.ids))]
+        batches = list(self._batches(requests))
 
-        def own_tokens() -> dict[tuple[int, int], Found]:
-            found: dict[tuple[int, int], Found] = {}
-            done, total = 0, sum(map(len, by_length.values()))
-            for length, copies in sorted(by_length.items()):
-                most = max(1, PADDED_TOKENS.get(self.device.type, PADDED_TOKENS["cpu"]) // length)
-                size = min(most, self.batch_size or most)
-                for start in range(size * self.rank, len(copies), size * self.count):
-                    batch = copies[start : start + size]
+        def own_tokens() -> dict[Copy, tuple[Any, ...]]:
+            found: dict[Copy, tuple[Any, ...]] = {}
+            for number, batch in enumerate(batches):
+                if number % self.count == self.rank:
                     found |= zip(batch, self._tokens(requests, batch, banned), strict=True)
-                done += len(copies)
-                tick(len(requests) * done // max(total, 1))
+                tick(len(requests) * (number + 1) // len(batches))
             return found
 
-        tokens = {key: token for part in self.everywhere(own_tokens) for key, token in part.items()}
+        tokens = {copy: token for part in self.everywhere(own_tokens) for copy, token in part.items()}
         answers = iter([_answer(number, request, tokens) for number, request in enumerate(requests)])
         return [tuple(next(answers) for _ in group) for group in groups]
 
-    @torch.inference_mode()
-    def _tokens(self, requests: Sequence[Request], copies: Sequence[tuple[int, int]], banned: Sequence[int]) -> Any:
-        """Return what is found of each (request, place), from a copy of the request that is masked there."""
-        ids = torch.from_numpy(np.stack([requests[number].ids for number, _ in copies])).to(self.device)
-        places = torch.tensor([place for _, place in copies], device=self.device)[:, None]  # (copy, 1)
-        targets = ids.gather(1, places)
-        masked = ids.scatter(1, places, mask_token_of(self.model.config) or 0)
-        with (
-            translate_out_of_memory("use a smaller --batch-size"),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
-        ):
-            hidden: Tensor = self.model.transformer(input_ids=masked, use_cache=False).last_hidden_state
-            states = hidden[torch.arange(len(copies), device=self.device), places[:, 0]]  # (copy, n_embd)
-            log_probs = self.model.lm_head(states).float().log_softmax(-1)  # (copy, vocab)
-        if not bool(log_probs.isfinite().all()):
-            raise not_finite("the model's log-probabilities are")
-        top, own = log_probs.argmax(-1), log_probs.gather(1, targets)[:, 0]
-        log_probs[:, list(banned)] = -torch.inf
-        return zip(own.tolist(), top.tolist(), log_probs.argmax(-1).tolist(), strict=True)
+    def _batches(self, requests: Sequence[Request]) -> Iterator[list[Copy]]:
+        """Yield the copies of each length, which need no padding, in pieces of what a forward pass takes."""
+
+        def length_of(number: int) -> int:
+            return len(requests[number].ids)
+
+        for length, numbers in groupby(sorted(range(len(requests)), key=length_of), key=length_of):
+            copies = [(number, place) for number in numbers for place in range(requests[number].start, length)]
+            most = max(1, self.padded_tokens // max(length, 1))
+            size = min(most, self.batch_size or most)
+            yield from (copies[start : start + size] for start in range(0, len(copies), size))
+
+    def _tokens(self, requests: Sequence[Request], copies: Sequence[Copy], banned: Sequence[int]) -> Any:
+        """Return log_prob, top and top_allowed of each copy's masked token."""
+        ids = np.stack([requests[number].ids for number, _ in copies])  # (copy, token)
+        each, places = np.arange(len(copies)), np.array([place for _, place in copies])
+        targets = ids[each, places]
+        ids[each, places] = self.mask_token
+        batch = Batch((), ids, None, None, places=each * ids.shape[1] + places, targets=targets)
+        return zip(*self.found(batch, banned), strict=True)
 
 
-def _answer(number: int, request: Request, tokens: dict[tuple[int, int], Found]) -> Answer:
+def _answer(number: int, request: Request, tokens: dict[Copy, tuple[Any, ...]]) -> Answer:
     found = [tokens[number, place] for place in range(request.start, len(request.ids))]
     log_probs, top, allowed = (np.array([token[part] for token in found]) for part in range(3))
     return Answer(log_probs, top, allowed)

@@ -67,6 +67,7 @@ class Scorer:
         # of 768 take oneDNN half the time there with AVX-512, five sixths with AVX2.
         self.product = _onednn_product if _has_onednn(device) else F.linear
         self.batch_size = batch_size
+        self.padded_tokens = PADDED_TOKENS.get(device.type, PADDED_TOKENS["cpu"])
         self.rank, self.count, self.everywhere = rank, count, everywhere
 
     def score(
@@ -81,8 +82,7 @@ class Scorer:
         finite, OutOfResources if a batch needs too much memory, on all processes if one does.
         """
         rows = rows_of(groups, share=self.shares)
-        padded_tokens = PADDED_TOKENS.get(self.device.type, PADDED_TOKENS["cpu"])
-        batches = batches_of(rows, padded_tokens=padded_tokens, batch_size=self.batch_size)
+        batches = batches_of(rows, padded_tokens=self.padded_tokens, batch_size=self.batch_size)
 
         def own_answers() -> dict[int, Answer]:
             answers: dict[int, Answer] = {}
@@ -100,22 +100,27 @@ class Scorer:
         index = itertools.count()
         return [tuple(answers.get(next(index), nothing) for _ in group) for group in groups]
 
-    @torch.inference_mode()
     def _answers(self, batch: Batch, banned: Sequence[int]) -> dict[int, Answer]:
         """Return the answers to a batch, by index of the request."""
-        places, of_place = np.unique(batch.places, return_inverse=True)  # (place,), (scored,)
-        with translate_out_of_memory("use a smaller --batch-size"):
-            hidden = self._hidden(batch, places)
-            with _cpu_products_in(self.dtype):
-                found = self._head(hidden, self._on_device(of_place), self._on_device(batch.targets), banned)
-            log_probs, top, top_allowed = (tensor.cpu().numpy() for tensor in found)
-        if not np.isfinite(log_probs).all():
-            raise not_finite("the model's log-probabilities are")
+        log_probs, top, top_allowed = self.found(batch, banned)
         answers, start = {}, 0
         for branch in batch.branches:
             own = slice(start, start := start + len(branch.request.ids) - branch.request.start)
             answers[branch.index] = Answer(log_probs[own].astype(np.float64), top[own], top_allowed[own])
         return answers
+
+    @torch.inference_mode()
+    def found(self, batch: Batch, banned: Sequence[int]) -> list[NDArray[Any]]:
+        """Return log_probs, top and top_allowed of a batch's targets, (scored,) each."""
+        places, of_place = np.unique(batch.places, return_inverse=True)  # (place,), (scored,)
+        with translate_out_of_memory("use a smaller --batch-size"):
+            hidden = self._hidden(batch, places)
+            with _cpu_products_in(self.dtype):
+                tensors = self._head(hidden, self._on_device(of_place), self._on_device(batch.targets), banned)
+            found = [tensor.cpu().numpy() for tensor in tensors]
+        if not np.isfinite(found[0]).all():
+            raise not_finite("the model's log-probabilities are")
+        return found
 
     def _hidden(self, batch: Batch, places: NDArray[np.int64]) -> Tensor:
         """Return the last hidden states at the given places, (place, n_embd), in fp32."""
@@ -177,9 +182,9 @@ def _top(best: Sequence[Any], size: int) -> Tensor:
 def body_of(model: GPTPreTrainedModel, device: torch.device, dtype: torch.dtype) -> Body:
     """Return the fastest body for the device, build of torch and activation; `dtype` is that of products and masks.
 
-    An LSTM, and an activation that is not in FUSED, take the model's own forward pass.
+    An LSTM, a masked model, and an activation that is not in FUSED, take the model's own forward pass.
     """
-    if isinstance(model, GPTModel) and _has_onednn(device) and model.config.activation_function in FUSED:
+    if type(model) is GPTModel and _has_onednn(device) and model.config.activation_function in FUSED:
         return PackedBody(model, dtype)
 
     def plain_body(ids: Tensor, positions: Tensor | None, mask: Tensor | None, places: Tensor) -> Tensor:
