@@ -4,7 +4,7 @@
 view({
   id: "fine-tuned",
   title: "Fine-tuned",
-  lead: "A fine-tuned model's head reads the state of the extract token, the last of each sequence: of one text, of a pair in both orders, or of every choice.",
+  lead: "A fine-tuned model's head reads the state of the extract token, the last of each sequence, and with head: concat also the mean and maximum of all its tokens' states: of one text, of a pair in both orders, or of every choice.",
   build(body) {
     const tuned = data.fine_tuned;
     if (!tuned) {
