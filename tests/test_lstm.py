@@ -20,6 +20,8 @@ from gptkit.text.tokenizers.loading import tokenizer_in
 TEXT = "".join(f"{i} green bottles, hanging on wall number {i * i};\n" for i in range(400))
 SHAPE = {"model_type": "gptkit-lstm", "n_positions": 96, "n_embd": 16, "n_layer": 1, "n_inner": 24}
 CPU = "--device cpu --precision fp32"
+STEPS = "--steps 8 --micro-batch 3 --tokens-per-step 192 --sequence-length 32 --learning-rate 0.01"
+PRETRAIN = f"pretrain text.txt --model lstm.json --tokenizer char {STEPS} {CPU}"
 TUNED = f"--task rte --data rte --model pretrained --epochs 1 --batch-size 8 --learning-rate 0.003 {CPU}"
 
 
@@ -41,8 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             labels = ("not_entailment", "entailment")
             rows = [f"{i}\t{i % 7} green\thanging on {i}\t{labels[i % 2]}\n" for i in range(count)]
             Path("rte", f"{split}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + "".join(rows))
-        steps = "--steps 8 --tokens-per-step 192 --sequence-length 32 --learning-rate 0.01"
-        assert call(f"pretrain text.txt --model lstm.json --tokenizer char {steps} {CPU} --out pretrained") == 0
+        assert call(f"{PRETRAIN} --out pretrained") == 0
         assert call(f"finetune {TUNED} --layer-decay 0.5 --predict dev --out tuned") == 0
     return root
 
@@ -110,6 +111,16 @@ def test_a_fine_tuned_one_predicts_as_its_run_did(capsys: pytest.CaptureFixture[
 def test_every_checkpoint_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
     found = asked(f"eval --all-checkpoints pretrained {CPU}", capsys)
     assert [one["step"] for one in found["checkpoints"]] == [*range(1, 9)]
+
+
+@pytest.mark.slow
+def test_two_processes_that_shard_it_train_the_whole_one() -> None:
+    assert call(f"{PRETRAIN} --num-processes 2 --accelerate-config fsdp2 --out sharded") == 0
+    texts = [Path(run, "metrics.jsonl").read_text() for run in ("sharded", "pretrained")]
+    rows, whole = ([json.loads(line) for line in text.splitlines()] for text in texts)
+    for row, one in zip(rows, whole, strict=True):
+        for name in ("loss", "grad_norm", "val_loss"):
+            assert row.get(name, 0) == pytest.approx(one.get(name, 0), rel=1e-5)
 
 
 @pytest.mark.parametrize("options", ["--study ablation", "--transfer-layers 0", "--dry-run"])
