@@ -60,18 +60,22 @@ class FinetuneRun:
         return self.steps_per_epoch * self.options.epochs
 
     @property
+    def forward_passes(self) -> int:
+        """Forward passes of a training batch: a masked model's auxiliary loss takes a second one, of masked texts."""
+        return 1 + (mask_token_of(self.model.config) is not None and self.options.lm_coef > 0)
+
+    @property
     def flops_per_token(self) -> float:
         """FLOPs of a training step per token; the LM head counts only with the auxiliary loss, frozen weights never.
 
-        A masked model's auxiliary loss takes a second pass, whose head, for 15% of the tokens, is left out.
+        The head of a masked model's second pass, for 15% of the tokens, is left out.
         """
         model, train = self.model, self.inputs.train
         if self.options.features != "none":
             return 0.0
-        has_second_pass = mask_token_of(model.config) is not None and self.options.lm_coef > 0
-        table = 0 if self.options.lm_coef and not has_second_pass else model.transformer.wte.weight.numel()
+        table = 0 if self.options.lm_coef and self.forward_passes == 1 else model.transformer.wte.weight.numel()
         length = int(train.tokens.mean() / train.sequences_per_example)
-        return (1 + has_second_pass) * rules.flops_per_token(model, length, idle=table)
+        return self.forward_passes * rules.flops_per_token(model, length, idle=table)
 
     @cached_property
     def max_padded_tokens(self) -> int:
@@ -169,11 +173,11 @@ def plan_finetune(options: FinetuneOptions, inputs: Inputs, choices: Choices, se
     longest = train.padded(int(train.lengths.max()))
 
     def passes_on(hardware: Hardware) -> tuple[int, int]:
-        """Return how many of the longest sequences fill a pass: no pass has more tokens, padding included."""
+        """Return how many of the longest sequences fill the forward passes of a micro-batch, and the micro-batches."""
         there = dataclasses.replace(run, hardware=hardware)
         most = there.micro_batching.micro_batch * train.sequences_per_example
         rows = max(1, min(most, there.max_padded_tokens // longest))
-        return rows, len(there.micro_batching.batches(1))
+        return there.forward_passes * rows, len(there.micro_batching.batches(1))
 
     def probed_job() -> tuple[TrainingJob, float]:
         pieces = evaluation_pieces(dev)[:PROBED_BATCHES]
