@@ -62,7 +62,7 @@ def test_the_others_are_pretrained_as_the_model_was(place: Place, study: dict[st
     own = yaml.safe_load((place.root / "pretrained" / "config.yaml").read_text())
     result = json.loads((place.root / "pretrained" / "result.json").read_text())
     for kind in ("lstm", "masked"):
-        run = place.root / f"pretrained-{kind}"
+        run = place.root / "pretrained" / "peers" / kind
         theirs = yaml.safe_load((run / "config.yaml").read_text())
         assert {name for name in own if own[name] != theirs[name]} <= {"model", "tokenizer", "objective"}
         theirs = json.loads((run / "result.json").read_text())
@@ -87,6 +87,46 @@ def test_a_model_whose_run_is_unknown_is_refused_before_anything_is_trained(plac
     assert "--study ablation, which needs no other models" in message
 
 
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"model": "pretrained/checkpoints/step-000003"}, "these are not the weights at its end"),
+        ({"model": "tuned"}, "these are not the weights at its end"),
+        ({"model": "continued"}, "went on from"),
+        ({"model": "pretrained/peers/lstm"}, "compares other models with a GPT, and this is an LSTM"),
+        ({"model": "pretrained/peers/masked"}, "compares other models with a GPT, and this is a masked GPT-2"),
+        ({"recipe": "ulmfit"}, "(lm_epochs) - leave it out"),
+        ({"compile": "on"}, "(--compile on) - leave it out"),
+    ],
+)
+def test_a_study_that_would_compare_unlike_things_is_refused(
+    changed: dict[str, Any], says: str, place: Place, study: dict[str, Any]
+) -> None:
+    if changed.get("model") == "continued":
+        words = ["pretrain", place.root / "text.txt", "--model", place.root / "pretrained", "--steps", 1]
+        words += ["--tokens-per-step", 128, "--sequence-length", 32, "--compile", "off"]
+        code, _, log = call([*words, "--out", place.root / "continued"])
+        assert code == 0, log
+    if changed.get("model") == "tuned":
+        place.run("tuned", model=place.root / "pretrained", epochs=1)
+    model = place.root / changed.get("model", "pretrained")
+    assert says in place.refused(**{**changed, "model": model, "study": "paper"})
+
+
+def test_the_newest_pretrain_run_is_never_one_of_the_others(
+    place: Place, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place.root / "elsewhere" / "runs").mkdir(parents=True)
+    shutil.copytree(place.root / "pretrained", place.root / "elsewhere" / "runs" / "own")
+    shutil.copytree(place.root / "pretrained" / "peers" / "masked", place.root / "elsewhere" / "runs" / "masked")
+    monkeypatch.chdir(place.root / "elsewhere")
+    code, _, log = call(["generate", "a", "--max-new-tokens", 1, "--device", "cpu"])
+    assert code == 0, log
+    assert "model runs/own" in log
+    code, _, log = call(["runs", "rm", "own", "--yes"])
+    assert code == 0, log
+
+
 @pytest.mark.parametrize(("preset", "entries"), [("laptop", 4096), ("gpt1", 40478), ("tiny", 300)])
 def test_the_lstm_has_the_parameters_of_the_gpt(preset: str, entries: int) -> None:
     with torch.device("meta"):
@@ -98,7 +138,8 @@ def test_the_lstm_has_the_parameters_of_the_gpt(preset: str, entries: int) -> No
 def test_another_study_takes_them_as_they_are_unless_they_read_another_text(
     place: Place, study: dict[str, Any]
 ) -> None:
-    result = place.root / "pretrained-lstm" / "result.json"
+    peers = place.root / "pretrained" / "peers"
+    result = peers / "lstm" / "result.json"
     before = result.read_text()
     code, _, log = call(place.words("second", model=place.root / "pretrained", study="paper", seeds=2, epochs=1))
     assert code == 0, log
@@ -108,6 +149,13 @@ def test_another_study_takes_them_as_they_are_unless_they_read_another_text(
     result.write_text(before)
     assert code == 2
     assert "it was not trained on the same text and tokens as" in log
+    (peers / "lstm").rename(place.root / "lstm")
+    shutil.copytree(peers / "masked", peers / "lstm")
+    code, _, log = call(place.words("third", model=place.root / "pretrained", study="paper", seeds=2, epochs=1))
+    shutil.rmtree(peers / "lstm")
+    (place.root / "lstm").rename(peers / "lstm")
+    assert code == 2
+    assert "it is not the lstm model that goes with" in log
 
 
 def test_a_study_is_removed_with_all_that_it_made(place: Place, study: dict[str, Any]) -> None:

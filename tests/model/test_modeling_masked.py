@@ -13,6 +13,7 @@ from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import GPTConfig, MaskedConfig, parse_config
 from gptkit.model.loading import load_model, save_model
 from gptkit.model.model_types import ANY, CAUSAL
+from gptkit.model.modeling_gpt import GPTForCausalLM
 from gptkit.model.modeling_masked import MaskedDoubleHeadsModel, MaskedGPT
 
 
@@ -114,12 +115,21 @@ def test_it_loads_where_a_command_takes_it_and_nowhere_else(tmp_path: Path) -> N
             load_model(tmp_path, types=types)
 
 
+def test_neither_class_takes_the_weights_of_the_other(tmp_path: Path) -> None:
+    save_model(masked_toy(), tmp_path / "masked")
+    save_model(GPTForCausalLM(GPTConfig(**SIZES)), tmp_path / "causal")
+    for loading, folder in ((GPTForCausalLM, "masked"), (MaskedGPT, "causal"), (MaskedDoubleHeadsModel, "causal")):
+        with pytest.raises(ValueError, match=f"{loading.__name__} is a model of type gptkit"):
+            loading.from_pretrained(tmp_path / folder)
+
+
 def test_a_mask_token_belongs_to_a_masked_model_alone() -> None:
     raw = GPTConfig(**SIZES).to_diff_dict()
     with pytest.raises(InputError, match="unknown key 'mask_token_id'"):
         parse_config({**raw, "mask_token_id": 60}, "config.json")
     masked = {**raw, "model_type": "gptkit-masked"}
-    with pytest.raises(InputError, match="mask_token_id is missing"):
-        parse_config(masked, "config.json")
+    for lacking in (masked, {**masked, "mask_token_id": None}):
+        with pytest.raises(InputError, match="mask_token_id is missing"):
+            parse_config(lacking, "config.json")
     with pytest.raises(InputError, match="mask_token_id must be an id below vocab_size"):
         parse_config({**masked, "mask_token_id": 61}, "config.json")

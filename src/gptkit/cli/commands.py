@@ -37,6 +37,7 @@ from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.probe.options import ProbeOptions
 from gptkit.system.encodings import UTF8
+from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import RUNS, best_weights
 from gptkit.use.options import PredictOptions, ScoreOptions
 
@@ -98,10 +99,18 @@ def _after_convert(result: Mapping[str, Any], words: Sequence[str]) -> str:
 def _after_generate(result: Mapping[str, Any], words: Sequence[str]) -> str:
     flags = {word.partition("=")[0] for word in words}
     if flags & {"-", "-r", "--recipe", "--prompts", "--interactive", "--beams", "--greedy", "--json"}:
-        return "gptkit convert {model} {free:exported} --to hf"
+        return "gptkit convert {model} {free:exported} --to hf" if _is_gpt(result) else "gptkit eval --model {model}"
     if flags & {"--num-samples", "--temperature"}:
         return "gptkit generate --interactive --top-k 40 --model {model}"
     return _repeated(words, "--num-samples", "3", "--temperature", "0.8")
+
+
+def _is_gpt(result: Mapping[str, Any]) -> bool:
+    """Return whether the model that was read is a GPT, which inspect and convert take."""
+    from gptkit.model_files import LSTM, MASKED, model_type  # safetensors would slow --help down
+
+    file = Path(result["model"]) / "config.json"
+    return not file.is_file() or model_type(read_json_object(file)) not in (LSTM, MASKED)
 
 
 def _after_score(result: Mapping[str, Any], words: Sequence[str]) -> str:
@@ -113,9 +122,7 @@ def _after_score(result: Mapping[str, Any], words: Sequence[str]) -> str:
 
 def _after_predict(result: Mapping[str, Any], words: Sequence[str]) -> str:
     flags = {word.partition("=")[0] for word in words if word.startswith("-")}
-    from gptkit.training.finished_runs import is_gpt  # safetensors would slow --help down
-
-    if not is_gpt(result["model"]):
+    if not _is_gpt(result):
         return "gptkit eval --model {model}"
     if flags - {"--model", "-m", "--device"} or result["truncated"]:  # inspect shows no more than fits
         return EXPORT

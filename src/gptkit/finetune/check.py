@@ -63,6 +63,10 @@ def refuse_contradictions(options: FinetuneOptions) -> None:
     for where, is_taken in (("--lm-coef 0", options.lm_coef == 0), ("--transfer-layers", options.transfer_layers)):
         if options.study != "none" and is_taken and not options.lm_epochs:
             raise UsageError(f"--study {options.study} varies this itself", where=where, fix="leave it out")
+    for where, is_taken in (("lm_epochs", options.lm_epochs > 0), ("--compile on", options.compile == "on")):
+        if options.study == "paper" and is_taken:
+            message = f"--study {options.study} trains all its models alike, which this would not"
+            raise UsageError(message, where=where, fix="leave it out")
     several = options.seeds > 1 or options.study != "none"
     if several and options.out is not None and (options.out / METRICS).exists():
         message = "this directory holds a single-seed run; a run over several seeds needs a directory of its own"
@@ -70,11 +74,21 @@ def refuse_contradictions(options: FinetuneOptions) -> None:
 
 
 def _refuse_with_features(options: FinetuneOptions) -> None:
-    """Refuse what has no meaning where a frozen model's states are the features."""
-    for name, left_out in NOT_WITH_FEATURES.items() if options.features != "none" else ():
+    """Refuse what has no meaning where a frozen model's states are the features, and the reverse."""
+    if options.features == "none":
+        if options.head_learning_rate != FinetuneOptions.head_learning_rate and options.study != "paper":
+            raise UsageError(
+                "it is for frozen features", where="--head-learning-rate", fix="add --features last or mix"
+            )
+        return
+    if options.dry_run:
+        message = "a plan counts what training a model takes, and this one is frozen"
+        raise UsageError(message, where="--dry-run", fix="leave it out: only a linear head is trained")
+    for name, left_out in NOT_WITH_FEATURES.items():
         value = getattr(options, name)
         if value and value != left_out:
-            message = f"{name} {value} does not fit a frozen model, whose linear head alone is trained"
+            asked = name if value is True else f"{name} {value}"
+            message = f"{asked} does not fit a frozen model, whose linear head alone is trained"
             raise UsageError(message, where=f"--features {options.features}", fix="leave out one of the two")
 
 

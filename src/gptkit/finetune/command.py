@@ -76,14 +76,16 @@ def run(options: FinetuneOptions, console: Console, *, pretrain: Pretrain) -> di
     size = inputs.pretrained.num_parameters()
     if options.features != "none":
         console.say(f"only a linear head is trained, at --head-learning-rate {options.head_learning_rate:g}")
-    if size < SMALL and not inputs.task.is_demo and options.learning_rate <= FinetuneOptions.learning_rate:
+    elif size < SMALL and not inputs.task.is_demo and options.learning_rate <= FinetuneOptions.learning_rate:
         rate = f"a learning rate of {options.learning_rate:g} suits GPT-1's 117M parameters, and this model has"
         console.say(f"{rate} {size / 1e6:.3g}M: add --recipe demo-classification, which has settings for a small one")
     if options.study == "paper":
-        session.on_main(lambda: own_run(str(options.model)))
+        session.on_main(lambda: own_run(inputs))
     if options.dry_run:
         if options.lm_epochs:
             console.say("the plan is of the classifier: tuning the language model first is not in it")
+        if options.study == "paper":
+            console.say("the plan is of fine-tuning the GPT: pre-training an LSTM and a masked model is not in it")
         return plan_finetune(options, inputs, choices, session)
     with session.open_run(options, command="finetune", name=Path(options.task).stem) as directory:
         console.run_directory = directory.path
@@ -160,7 +162,7 @@ class _Runs:
         session, variants, items = self.session, {}, {}
         planned = variants_of(options.study, options.lm_epochs)
         kinds = [changes["model"] for changes in planned.values() if "model" in changes]
-        peers = {kind: pretrained_peer(kind, self.inputs, directory.path, session, self.pretrain) for kind in kinds}
+        peers = {kind: pretrained_peer(kind, self.inputs, session, self.pretrain) for kind in kinds}
         for name, changes in planned.items():
             session.console.say(f"variant {name}")
             changed, runs = dataclasses.replace(options, **{"study": "none", **changes}), self
@@ -172,7 +174,9 @@ class _Runs:
             models = (_tuned(seed["model_dir"], session) for seed in variants[name]["per_seed"])
             items[name] = [runs._dev_items(model, self.choices, runs.inputs) for model in models]
             recipe = directory.path / name / f"seed-{options.seed}" / CONFIG
-            variants[name]["rerun"] = shlex.join(["gptkit", "finetune", "--recipe", str(recipe), "--out", "again"])
+            variants[name]["rerun"] = shlex.join(
+                ["gptkit", "finetune", "--recipe", str(recipe), "--out", f"again-{name}"]
+            )
         study = study_result(self.inputs.task, variants, items)
         session.on_main(lambda: self._combine(directory, study, options.epochs))
         session.on_main(lambda: report.draw_study(study, self.inputs.task, directory.path / "study.png"))

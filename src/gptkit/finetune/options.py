@@ -15,7 +15,7 @@ GPT1_LM_COEF = 0.5
 # Options that have no meaning for a linear head on a frozen model, and the value that leaves each out.
 NOT_WITH_FEATURES: Mapping[str, Any] = {
     **{"head": "extract", "lm_coef": 0.0, "dropout": None, "layer_decay": 1.0, "unfreeze": "all"},
-    **{"gradient_checkpointing": False, "study": "none", "dry_run": False},
+    **{"gradient_checkpointing": False, "study": "none"},
 }
 
 
@@ -82,7 +82,7 @@ class FinetuneOptions(TrainingOptions):
         "none",
         "ablation = also run without the auxiliary loss, and without pre-training (GPT-1 paper, table 5), or without "
         "each part of the ulmfit recipe. paper = also an LSTM, frozen features and a masked model, over three seeds "
-        "or more.",
+        "unless --seeds is above 1.",
     )
     predict: str | None = option(None, "Write predictions for this split, e.g. test.", resumable=True, metavar="SPLIT")
     classifier_dropout: float = recipe_only(

@@ -156,7 +156,7 @@ def _print_figures(
     for number, left_out in alone.items():
         tasks = dict.fromkeys(name.partition("/")[0] for name in left_out)
         for other in paths:
-            if other != paths[number]:
+            if other != paths[number] and "masked_loss" not in read_json(other / RESULT):
                 words = (*itertools.chain(*(("--task", task) for task in tasks)), "--model", str(other))
                 command = shlex.join(["gptkit", "eval", *words, "--output", str(other / "eval.json")])
                 has = f"left out {len(left_out)} figure(s) that only {paths[number]} has"

@@ -27,16 +27,16 @@ from gptkit.recipes import CONFIG
 from gptkit.report.text import on_one_line, size
 from gptkit.system import files, run_layout
 from gptkit.system.files import DISCARDED, LOCK, RunLock, size_of
-from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, LM, METRICS, MODEL, RESULT, RUNS, SNAPSHOTS, START
+from gptkit.system.run_layout import CHECKPOINTS, DIVERGED, LM, METRICS, MODEL, PEERS, RESULT, RUNS, SNAPSHOTS, START
 
 # What gptkit writes into a run directory, at its top.
 FILES = re.compile(
     rf"(?:{CONFIG}|{METRICS}(?:\.damaged)?|{RESULT}|{LOCK}|{DIVERGED}|(?:loss|study)\.png"
-    rf"|zero-shot\.(?:png|json)|predictions-.*\.jsonl|{run_layout.LM_TEXTS}|(?:lstm|masked)\.json)(?:\.tmp)?"
+    rf"|zero-shot\.(?:png|json)|predictions-.*\.jsonl|{run_layout.LM_TEXTS})(?:\.tmp)?"
     r"|[A-Z][\w-]*\.tsv|gptkit-error-.*\.log|\.DS_Store"  # .tsv: for GLUE's server
 )
 FOLDERS = re.compile(
-    rf"(?:{DISCARDED})?(?:{CHECKPOINTS}|{MODEL}|{SNAPSHOTS}|{START}|{LM}|seed-\d+)(?:\.tmp)?"
+    rf"(?:{DISCARDED})?(?:{CHECKPOINTS}|{MODEL}|{SNAPSHOTS}|{START}|{LM}|{PEERS}|seed-\d+)(?:\.tmp)?"
     r"|tensorboard|wandb|trackio"
 )
 OWN_NAME = re.compile(r"(?:pretrain|finetune)-.*-\d{8}-\d{6}(?:-\d+)?")  # of a run without --out
@@ -59,7 +59,7 @@ def run_prune(options: RunsPruneOptions, console: Console) -> dict[str, Any]:
     if not options.runs:
         finished = [Path(row["path"]) for row in rows_under(options.root) if row["state"] == "finished"]
     sizes = {}
-    for run in [part for path in finished if not path.is_symlink() for part in (path, path / LM, *parts(path))]:
+    for run in [part for path in finished if not path.is_symlink() for part in _whole(path)]:
         folders = (run / CHECKPOINTS, run / f"{DISCARDED}{CHECKPOINTS}")  # the latter of a prune that was interrupted
         if found := [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]:
             if _runs_in(run / CHECKPOINTS):
@@ -149,9 +149,14 @@ def _others(path: Path) -> list[str]:
         return any(pattern.fullmatch(entry.name) for pattern in (FILES, FOLDERS))
 
     with files.translate_os_errors("looking into the run", fix="make it readable"):
-        own = {path, path / LM, *parts(path)}
+        own = _whole(path)
         runs = {str(run.relative_to(path)) for run in _runs_in(path) if run not in own}
         return sorted(runs | {entry.name for entry in path.iterdir() if not is_ours(entry)})
+
+
+def _whole(path: Path) -> list[Path]:
+    """Return a run and all runs that gptkit itself makes inside it."""
+    return [path, path / LM, *sorted(path.glob(f"{PEERS}/*/")), *parts(path)]
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -125,7 +125,7 @@ def _example(row: Task | Evaluation, options: TasksShowOptions) -> tuple[Example
 
 def _sequences(row: Task | Evaluation, example: Example, model: str) -> list[dict[str, Any]]:
     """Return the sequences of an example as the model reads them: each `ids, pieces, supervised, cut`."""
-    from gptkit.model.configuration_gpt import read_config
+    from gptkit.model.configuration_gpt import mask_token_of, read_config
     from gptkit.model_files import source_directory
     from gptkit.system.run_layout import described_in
     from gptkit.tasks.head_outputs import marker_ids
@@ -135,12 +135,15 @@ def _sequences(row: Task | Evaluation, example: Example, model: str) -> list[dic
 
     directory = source_directory(model)
     tokenizer = tokenizer_in(directory)
-    limit = read_config(described_in(directory) / "config.json").n_positions
+    config = read_config(described_in(directory) / "config.json")
+    limit, mask = config.n_positions, mask_token_of(config)
     names: dict[int, str] = {}  # of the tokens that the tokenizer does not have
     if isinstance(row, Task):
         markers = marker_ids(directory, len(tokenizer))
         names = {id: f"<{name}>" for name, id in markers._asdict().items()}
         found = _trained_on(row, example, tokenizer, markers, limit)
+        if mask is not None:  # any token of a text may be masked, no marker
+            found = [(ids, {**more, "supervised": [id < mask for id in ids], "masked": True}) for ids, more in found]
     else:
         found = _scored(row, example, tokenizer, limit)
     return [
@@ -201,7 +204,9 @@ def _print_sequence(title: str, sequence: dict[str, Any], console: Console) -> N
 
     ids, own = sequence["ids"], sequence["supervised"]
     scored, cut = sequence.get("protocols"), sequence["cut"]
-    what = f"{sum(own):,} of them predicted by the auxiliary LM loss"
+    what = (
+        f"{sum(own):,} of them predicted by the auxiliary {'loss where masked' if 'masked' in sequence else 'LM loss'}"
+    )
     if scored:
         protocols = f"eval's {', '.join(scored)}"
         what = f"{sum(own):,} of them scored by {protocols}" if any(own) else f"the prompt of {protocols}"

@@ -182,8 +182,9 @@ def _parse_own(raw: dict[str, Any], where: str, config: type[GPTConfig]) -> GPTC
     if not isinstance(labels, dict) or not all(key.isdecimal() for key in labels):
         raise InputError("id2label does not map numbers to labels", where=where, fix="correct the value")
     vocab_size = raw.get("vocab_size", config.vocab_size)
-    if config is MaskedConfig and "mask_token_id" not in raw:
-        raise InputError("mask_token_id is missing", where=where, fix="copy the model again")
+    if config is MaskedConfig and raw.get("mask_token_id") is None:
+        fix = f"copy the model again; the shape of a new one has model_type {GPT!r}"
+        raise InputError("mask_token_id is missing", where=where, fix=fix)
     for key, id in ids_outside(raw, vocab_size):  # transformers would only warn
         message = f"{key} {id} is outside the vocabulary of {vocab_size:,}"
         raise InputError(message, where=where, fix="correct the value, or leave it out")

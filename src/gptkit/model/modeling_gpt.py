@@ -183,6 +183,13 @@ class GPTPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": GPTBlock, "attentions": GPTAttention}
 
+    def __init__(self, config: GPTConfig) -> None:
+        """Raise ValueError for the configuration of another model type, whose weights have other meanings."""
+        if config.model_type != self.config_class.model_type:
+            wanted = f"{type(self).__name__} is a model of type {self.config_class.model_type}"
+            raise ValueError(f"{wanted}, and the configuration's is {config.model_type}")
+        super().__init__(config)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Initialize a module's weights as OpenAI did.

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from gptkit.model.configuration_gpt import mask_token_of
@@ -24,12 +23,13 @@ from gptkit.model.modeling_gpt import compile_blocks
 from gptkit.pretrain.inputs import Inputs, prepare_inputs
 from gptkit.pretrain.masked import masked_batches, validate_masked
 from gptkit.pretrain.options import PretrainOptions
+from gptkit.pretrain.validation import language_modeling_loss, total_nll
 from gptkit.report.dry_run import PlannedRun, show_plan
 from gptkit.report.memory_plan import Workload
 from gptkit.text.blocks import PreparedText, TokenIds, TokenStream, TrainingBlocks, validation_windows
 from gptkit.text.tokenizers.loading import fingerprint
 from gptkit.training import rules
-from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop, cut, own_batches
+from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop, cut
 from gptkit.training.job import MicroBatching, TrainingJob, make_plan, make_schedule
 from gptkit.training.memory import own_memory
 from gptkit.training.optimizers import build_optimizer
@@ -40,13 +40,6 @@ from gptkit.training.schedules import steps_before_decay
 VALIDATION_TOKENS = 4096  # per forward pass
 BYTES_PER_TOKEN = 4  # of English in byte-level BPE with 50,257 entries, approximately
 PROBED_TOKENS = 3 * VALIDATION_TOKENS  # of a dry run's evaluation: a few whole forward passes
-
-
-class Objective(NamedTuple):
-    """What a model learns to predict: the batches of a step, and the metrics of a validation."""
-
-    batches: Callable[..., Batches]
-    validate: Callable[..., dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -90,15 +83,15 @@ class PretrainRun:
         )
 
     @property
-    def objective(self) -> Objective:
-        """What the model predicts."""
+    def objective(self) -> tuple[Callable[..., Batches], Callable[..., dict[str, float]]]:
+        """What the model learns to predict: the batches of a step, and the metrics of a validation."""
         text, length = self.text.validation, self.inputs.sequence_length
         if (mask := mask_token_of(self.inputs.model.config)) is not None:
             rows = max(1, VALIDATION_TOKENS // length)
             make = partial(masked_batches, mask_token=mask, seed=self.options.seed)
-            return Objective(make, partial(validate_masked, sequence_length=length, mask_token=mask, rows=rows))
+            return make, partial(validate_masked, sequence_length=length, mask_token=mask, rows=rows)
         utf8_bytes = None if text.unknown else text.utf8_bytes
-        return Objective(pretraining_batches, partial(validate, sequence_length=length, utf8_bytes=utf8_bytes))
+        return pretraining_batches, partial(validate, sequence_length=length, utf8_bytes=utf8_bytes)
 
     def job(self, choices: Choices) -> TrainingJob:
         """Return the job for the training loop; by default it is validated and saved ten times."""
@@ -123,7 +116,7 @@ class PretrainRun:
                 },
             ),
             compile_blocks=compile_blocks,
-            evaluate=lambda stop: self.objective.validate(model, self.text.validation.ids, should_stop=stop),
+            evaluate=lambda stop: self.objective[1](model, self.text.validation.ids, should_stop=stop),
             flops_per_token=rules.flops_per_token(model, inputs.sequence_length),
         )
 
@@ -205,12 +198,6 @@ def _inputs_and_targets(tokens: Tensor) -> Batch:
     return {"input_ids": tokens[:, :-1].contiguous(), "shift_labels": tokens[:, 1:].contiguous()}
 
 
-def language_modeling_loss(model: nn.Module, batch: Batch, count: Tensor | int) -> Tensor:
-    """Return a micro-batch's summed negative log-likelihood divided by the step's `count` of predicted tokens."""
-    loss: Tensor = model(**batch, num_items_in_batch=count, loss_only=True).loss
-    return loss
-
-
 def validate(
     model: nn.Module,
     tokens: TokenIds,
@@ -223,22 +210,14 @@ def validate(
 
     val_loss is in nats per token, val_perplexity is its exponential, and bits_per_byte is the total negative
     log-likelihood / ln 2 / UTF-8 bytes of the text; it is NaN with `utf8_bytes` None, for a text with unknown tokens:
-    predicting those does not predict what they stand for. Each process takes whole batches of windows, so the number of
-    processes affects only the order of the final sum; each calls `should_stop` once per turn, so that they can agree.
-    Raises StopEvaluation once it returns true.
+    predicting those does not predict what they stand for.
     """
-    device = next(model.parameters()).device
-    nll = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in own_batches(_validation_batches(tokens, sequence_length), should_stop):
-        moved = {name: tensor.to(device) for name, tensor in batch.items()}
-        nll += language_modeling_loss(model, moved, 1).double()
-    if dist.is_initialized():
-        dist.all_reduce(nll)
-    loss = nll.item() / (len(tokens) - 1)
+    nll, count = total_nll(model, _validation_batches(tokens, sequence_length), should_stop)
+    loss = nll / count
     return {
         "val_loss": loss,
         "val_perplexity": math.exp(loss) if loss < 700 else math.inf,  # a float would overflow
-        "bits_per_byte": math.nan if utf8_bytes is None else nll.item() / math.log(2) / utf8_bytes,
+        "bits_per_byte": math.nan if utf8_bytes is None else nll / math.log(2) / utf8_bytes,
     }
 
 

@@ -11,13 +11,13 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
+from gptkit.pretrain.validation import total_nll
 from gptkit.text.blocks import TokenIds, TrainingBlocks
 from gptkit.text.masking import VALIDATION_SEED, is_chosen, mask_row
-from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop, cut, own_batches
+from gptkit.training.batches import Batch, Batches, MicroBatch, ShouldStop, cut
 
 
 def masked_batches(
@@ -55,18 +55,10 @@ def validate_masked(
 ) -> dict[str, float]:
     """Return masked_loss, the mean loss in nats of a text's masked tokens, in passes of `rows` disjoint windows.
 
-    The masks depend on the windows' length, not on the run's seed. The number of processes affects only the order of
-    the final sum. Raises StopEvaluation once `should_stop` returns true.
+    The masks depend on the windows' length, not on the run's seed.
     """
-    device = next(model.parameters()).device
-    total = torch.zeros(2, dtype=torch.float64, device=device)  # nats, masked tokens
-    for batch in own_batches(_validation_batches(tokens, sequence_length, mask_token, rows), should_stop):
-        moved = {name: tensor.to(device) for name, tensor in batch.items()}
-        total[0] += model(**moved, num_items_in_batch=1, loss_only=True).loss.double()
-        total[1] += (moved["shift_labels"] >= 0).sum()
-    if dist.is_initialized():
-        dist.all_reduce(total)
-    nll, count = total.tolist()
+    batches = _validation_batches(tokens, sequence_length, mask_token, rows)
+    nll, count = total_nll(model, batches, should_stop)
     return {"masked_loss": nll / count}
 
 

@@ -27,6 +27,7 @@ RUNS = Path("runs")
 START, CHECKPOINTS, SNAPSHOTS, MODEL, RESULT = "start", "checkpoints", "snapshots", "model", "result.json"
 METRICS, DIVERGED = "metrics.jsonl", "diverged.json"
 LM, LM_TEXTS = "lm", "lm-texts.jsonl"  # of a fine-tuning run: the run that tuned its language model, and on what
+PEERS = "peers"  # of a pretrain run: the models that a study pre-trained as this one was
 DAMAGED = "damaged"  # folder of checkpoints that could not be trusted
 MANIFEST, SCHEMA = "MANIFEST.json", "gptkit.checkpoint/1"
 OF_MODELS = ("config.json", MODEL, START, CHECKPOINTS)  # one of them is in each model, run, checkpoint or snapshot

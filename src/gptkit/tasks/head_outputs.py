@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from gptkit.errors import InputError
 from gptkit.model.configuration_gpt import mask_token_of, read_config
 from gptkit.model.modeling_double_heads import GPTDoubleHeadsModel
 from gptkit.model_files import MARKER_FIELDS, not_finite
@@ -26,6 +27,9 @@ def marker_ids(directory: Path, tokenizer_size: int) -> Markers:
     config = read_config(described_in(directory) / "config.json")
     if config.format is None:
         mask_token = mask_token_of(config)
+        if mask_token is not None and mask_token < tokenizer_size:
+            message = f"mask_token_id {mask_token} is a token of its tokenizer, which has {tokenizer_size:,}"
+            raise InputError(message, where=str(directory), fix="copy the model again")
         first = tokenizer_size if mask_token is None else mask_token + 1
         return Markers(first, first + 1, first + 2)
     return Markers(*(getattr(config, name) for name in MARKER_FIELDS))

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
-from gptkit.model_files import LSTM, MASKED, model_directory, model_files, model_type
+from gptkit.model_files import model_directory, model_files
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import (
     MODEL,
@@ -96,9 +96,14 @@ def newest_model(
 ) -> str:
     """Return the newest finished run under ./runs, and say which; raises UsageError if there is none.
 
-    `can_do` decides by the result whether a run can do `what`; without them it must be a run of `command`.
+    `can_do` decides by the result whether a run can do `what`; without them it must be a run of `command`, and not of a
+    masked model, which few commands take.
     """
-    newest = newest_finished(RUNS, can_do or (lambda result: result.get("command") == command), console.warn)
+
+    def is_of_command(result: dict[str, Any]) -> bool:
+        return result.get("command") == command and "masked_loss" not in result
+
+    newest = newest_finished(RUNS, can_do or is_of_command, console.warn)
     kind, able = (f"{command} run", "") if what is None else ("run", f" can {what}")
     if newest is None:
         unfinished = next(filter(is_unfinished, sorted(RUNS.glob("*"))), None)
@@ -108,12 +113,6 @@ def newest_model(
         raise UsageError(f"no finished {kind} under ./{RUNS}{able}", where="--model", fix=fix)
     console.say(f"model {newest}: the newest finished {kind} under ./{RUNS}{able and ' that' + able}")
     return str(newest)
-
-
-def is_gpt(model: str) -> bool:
-    """Return whether a model that was read is a GPT, which inspect and convert take."""
-    file = Path(model) / "config.json"
-    return not file.is_file() or model_type(read_json_object(file)) not in (LSTM, MASKED)
 
 
 def unread_model(name: str) -> Path | None:
