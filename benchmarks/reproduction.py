@@ -90,7 +90,7 @@ class Row(NamedTuple):
 class Run(NamedTuple):
     """One of our numbers, and the file that has it."""
 
-    value: float
+    value: float | None  # None where a seed's is undefined
     differs: str
 
 
@@ -251,7 +251,7 @@ def read_runs(folder: Path) -> tuple[dict[str, Run], list[tuple[str, ...]]]:
     return found, lines
 
 
-def numbers_in(result: Mapping[str, Any]) -> dict[str, float]:
+def numbers_in(result: Mapping[str, Any]) -> dict[str, float | None]:
     """Return the numbers in what `gptkit finetune` or `gptkit eval` printed, by the keys of rows."""
     if "normalised" in result:
         return {f"{key}.normalised": curve[-1] for key, curve in result["normalised"].items()}
@@ -274,7 +274,7 @@ def cells(row: Row, runs: Mapping[str, Run]) -> tuple[str, ...]:
     if row.ours:
         state = "the same" if row.ours == row.published else f"partly: {row.differs}"
     elif run := runs.get(row.key):
-        ours = scaled(row.key.rpartition(".")[2], run.value)
+        ours = "n/a" if run.value is None else scaled(row.key.rpartition(".")[2], run.value)
         state = f"partly: {run.differs}" if run.differs else "run"
     elif row.differs:
         state += f"; {row.differs}"
