@@ -37,7 +37,6 @@ from gptkit.options import OutputOptions
 from gptkit.pretrain.options import PretrainOptions
 from gptkit.probe.options import ProbeOptions
 from gptkit.system.encodings import UTF8
-from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import RUNS, best_weights
 from gptkit.use.options import PredictOptions, ScoreOptions
 
@@ -107,10 +106,9 @@ def _after_generate(result: Mapping[str, Any], words: Sequence[str]) -> str:
 
 def _is_gpt(result: Mapping[str, Any]) -> bool:
     """Return whether the model that was read is a GPT, which inspect and convert take."""
-    from gptkit.model_files import LSTM, MASKED, model_type  # safetensors would slow --help down
+    from gptkit.training.finished_runs import is_gpt  # safetensors would slow --help down
 
-    file = Path(result["model"]) / "config.json"
-    return not file.is_file() or model_type(read_json_object(file)) not in (LSTM, MASKED)
+    return is_gpt(result["model"])
 
 
 def _after_score(result: Mapping[str, Any], words: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from gptkit.console import Console
 from gptkit.errors import InputError, UsageError
-from gptkit.model_files import model_directory, model_files
+from gptkit.model_files import LSTM, MASKED, model_directory, model_files, model_type
 from gptkit.system.reading import read_json_object
 from gptkit.system.run_layout import (
     MODEL,
@@ -113,6 +113,12 @@ def newest_model(
         raise UsageError(f"no finished {kind} under ./{RUNS}{able}", where="--model", fix=fix)
     console.say(f"model {newest}: the newest finished {kind} under ./{RUNS}{able and ' that' + able}")
     return str(newest)
+
+
+def is_gpt(model: str) -> bool:
+    """Return whether a model that was read is a GPT, which inspect and convert take."""
+    file = Path(model) / "config.json"
+    return not file.is_file() or model_type(read_json_object(file)) not in (LSTM, MASKED)
 
 
 def unread_model(name: str) -> Path | None:
