@@ -96,6 +96,7 @@ class PretrainRun:
     def job(self, choices: Choices) -> TrainingJob:
         """Return the job for the training loop; by default it is validated and saved ten times."""
         options, inputs, model = self.options, self.inputs, self.inputs.model
+        _, evaluate = self.objective
         return TrainingJob(
             model=model,
             micro_batching=self.micro_batching.at_most(choices.micro_batch),
@@ -116,7 +117,7 @@ class PretrainRun:
                 },
             ),
             compile_blocks=compile_blocks,
-            evaluate=lambda stop: self.objective[1](model, self.text.validation.ids, should_stop=stop),
+            evaluate=lambda stop: evaluate(model, self.text.validation.ids, should_stop=stop),
             flops_per_token=rules.flops_per_token(model, inputs.sequence_length),
         )
 
