@@ -92,7 +92,7 @@ def test_a_model_whose_run_is_unknown_is_refused_before_anything_is_trained(plac
     [
         ({"model": "pretrained/checkpoints/step-000003"}, "these are not the weights at its end"),
         ({"model": "tuned"}, "these are not the weights at its end"),
-        ({"model": "continued"}, "went on from"),
+        ({"model": "continued"}, "continued from"),
         ({"model": "pretrained/peers/lstm"}, "compares other models with a GPT, and this is an LSTM"),
         ({"model": "pretrained/peers/masked"}, "compares other models with a GPT, and this is a masked GPT-2"),
         ({"recipe": "ulmfit"}, "(lm_epochs) - leave it out"),

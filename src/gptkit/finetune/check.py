@@ -66,7 +66,7 @@ def refuse_contradictions(options: FinetuneOptions) -> None:
     for where, is_taken in (("lm_epochs", options.lm_epochs > 0), ("--compile on", options.compile == "on")):
         if options.study == "paper" and is_taken:
             message = f"--study {options.study} trains all its models alike, which this would not"
-            raise UsageError(message, where=where, fix="leave it out")
+            raise UsageError(message, where=where, fix="leave it out, or pass --study ablation")
     several = options.seeds > 1 or options.study != "none"
     if several and options.out is not None and (options.out / METRICS).exists():
         message = "this directory holds a single-seed run; a run over several seeds needs a directory of its own"

@@ -39,10 +39,10 @@ def own_run(inputs: Inputs) -> Path:
     elif read_result(run) is None or directory.resolve() != (run / MODEL).resolve():
         problem = f"the other models would read all that {run} did, and these are not the weights at its end"
     elif start not in model_presets() and (start.startswith("hf:") or Path(start).is_dir()):
-        problem = f"{run} went on from {start}, and the other models would begin from scratch"
+        problem = f"{run} continued from {start}, and the other models would begin from scratch"
     else:
         return run
-    raise UsageError(problem, where=inputs.model_name, fix=f"pass a finished run as --model, or {OTHERWISE}")
+    raise UsageError(problem, where=inputs.model_name, fix=f"pass a GPT's finished run as --model, or {OTHERWISE}")
 
 
 def pretrained_peer(kind: str, inputs: Inputs, session: Session, pretrain: Pretrain) -> Path:
@@ -68,7 +68,7 @@ def pretrained_peer(kind: str, inputs: Inputs, session: Session, pretrain: Pretr
         problem = f"it was not trained on the same text and tokens as {own}"
     else:
         return out / MODEL
-    raise UsageError(problem, where=str(out), fix="move it away, and it is trained anew")
+    raise UsageError(problem, where=str(out), fix="move it away, and it will be trained again")
 
 
 def lstm_of_size(config: GPTConfig, parameters: int) -> LSTMConfig:

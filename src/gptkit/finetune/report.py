@@ -15,6 +15,7 @@ import gptkit
 from gptkit.console import Console
 from gptkit.errors import AGAIN
 from gptkit.finetune.job import FinetuneRun
+from gptkit.finetune.options import FinetuneOptions
 from gptkit.finetune.study import ULMFIT_PARTS, ULMFIT_VARIANTS, best_on_dev
 from gptkit.report.model_card import model_card, model_facts, with_measured
 from gptkit.report.plots import draw_intervals
@@ -100,7 +101,8 @@ def print_result(result: Mapping[str, Any], task: Task, console: Console) -> Non
     chance, lowest = result.get("chance", {}).get(first), (_interval_of(result, first) or [result["metrics"][first]])[0]
     if chance is not None and lowest is not None and lowest <= chance:
         few = "more labelled examples, as dev has so few, " * (result["n_eval"] < FEW)
-        cure = few + "more --seeds, " * (len(result["per_seed"]) > 1) + "more --epochs or a higher --learning-rate"
+        rate = "--learning-rate" if result.get("features", "none") == "none" else "--head-learning-rate"
+        cure = few + "more --seeds, " * (len(result["per_seed"]) > 1) + f"more --epochs or a higher {rate}"
         console.result(f"{first} is not shown to be better than chance: try {cure}")
     lost = _interval_of_gain(gains.get("no_pretraining", {}))
     if lost is not None and lost[1] < 0:
@@ -192,8 +194,18 @@ def shown(metric: str, value: float | None) -> str:
 
 def _difference(gain: Mapping[str, Any], value: float, *, sign: str = "") -> str:
     """Format a difference of a metric: in points, or of correlations as they are."""
-    scale = 1 if MEASURES[gain["metric"]].unit == "correlation" else 100
-    return f"{scale * value:{sign}.4g}"
+    is_correlation = MEASURES[gain["metric"]].unit == "correlation"
+    return f"{value:{sign}.4f}" if is_correlation else f"{100 * value:{sign}.2f}"
+
+
+def _how(options: FinetuneOptions) -> str:
+    """Return what a card says of the training that differs from GPT-1's."""
+    if options.features != "none":
+        read = "last layer" if options.features == "last" else "layers, mixed"
+        return f" Only a linear head was trained, on the states of the frozen model's {read}."
+    changed = [name for name in ULMFIT_PARTS if getattr(options, name) != getattr(FinetuneOptions, name)]
+    how = ", ".join(f"{name} {getattr(options, name)}" for name in changed)
+    return f" What differs from GPT-1's fine-tuning: {how}." if how else ""
 
 
 def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, command: str) -> str:
@@ -205,7 +217,7 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
     return model_card(
         name=Path(str(result["run_dir"])).name,
         summary=f"{kind} fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}."
-        f" How: {', '.join(f'{name} {getattr(options, name)}' for name in ULMFIT_PARTS)}.",
+        f"{_how(options)}",
         **model_facts(run.model, choices),
         data=f"{task.name}: {len(inputs.train):,} training examples, {len(inputs.dev):,} dev examples; {task.data}",
         data_sha256=inputs.identity["data_sha256"],

@@ -204,9 +204,8 @@ def _print_sequence(title: str, sequence: dict[str, Any], console: Console) -> N
 
     ids, own = sequence["ids"], sequence["supervised"]
     scored, cut = sequence.get("protocols"), sequence["cut"]
-    what = (
-        f"{sum(own):,} of them predicted by the auxiliary {'loss where masked' if 'masked' in sequence else 'LM loss'}"
-    )
+    role = "may be masked for the auxiliary loss" if "masked" in sequence else "predicted by the auxiliary LM loss"
+    what = f"{sum(own):,} of them {role}"
     if scored:
         protocols = f"eval's {', '.join(scored)}"
         what = f"{sum(own):,} of them scored by {protocols}" if any(own) else f"the prompt of {protocols}"

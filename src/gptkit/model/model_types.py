@@ -32,5 +32,5 @@ ANY = frozenset(MODEL_TYPES)
 def require_type(kind: str, types: frozenset[str], where: str) -> None:
     """Raise InputError for a model of a type that the caller cannot take."""
     if kind not in types:
-        fix = f"pass a model of type {' or '.join(sorted(types))}"
+        fix = "pass a GPT" if types == {GPT} else f"pass a model of type {' or '.join(sorted(types))}"
         raise InputError(f"{MODEL_TYPES[kind].lacks} (model_type {kind!r})", where=where, fix=fix)

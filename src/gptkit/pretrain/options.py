@@ -13,7 +13,10 @@ from gptkit.training.options import TrainingOptions
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions(TrainingOptions):
-    """Train a GPT-1 or GPT-2 model from scratch on raw text, or continue from a model directory."""
+    """Train a GPT-1 or GPT-2 model from scratch on raw text, or continue from a model directory.
+
+    Models that GPT is compared with are trained by --model lstm and --objective masked.
+    """
 
     data: tuple[str, ...] = option(
         (),

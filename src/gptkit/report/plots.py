@@ -131,11 +131,13 @@ def draw_intervals(
     for place, (_, value, interval, each) in enumerate(rows):
         axes.plot(each, [place] * len(each), "|", color=SMOOTHED)  # None becomes nan, not drawn
         axes.plot([value], [place], "o", color=SMOOTHED)
+        if value is None:
+            axes.annotate("n/a", (0.5, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
         if interval is not None:
             axes.plot(interval, [place, place], color=TRAIN, linewidth=4, solid_capstyle="butt", zorder=0)
     if reference is not None:
         axes.axvline(reference, color=VALIDATION, linewidth=1, linestyle=":", label="chance")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
     set_title(axes, title)
