@@ -132,7 +132,9 @@ def draw_intervals(
         axes.plot(each, [place] * len(each), "|", color=SMOOTHED)  # None becomes nan, not drawn
         axes.plot([value], [place], "o", color=SMOOTHED)
         if value is None:
-            axes.annotate("n/a", (0.5, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+            axes.annotate(
+                "mean n/a", (0.98, place), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=9
+            )
         if interval is not None:
             axes.plot(interval, [place, place], color=TRAIN, linewidth=4, solid_capstyle="butt", zorder=0)
     if reference is not None:
