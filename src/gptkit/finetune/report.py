@@ -205,7 +205,7 @@ def _how(options: FinetuneOptions) -> str:
         return f" Only a linear head was trained, on the states of the frozen model's {read}."
     changed = [name for name in ULMFIT_PARTS if getattr(options, name) != getattr(FinetuneOptions, name)]
     how = ", ".join(f"{name} {getattr(options, name)}" for name in changed)
-    return f" What differs from GPT-1's fine-tuning: {how}." if how else ""
+    return f" Changed from the defaults of fine-tuning: {how}." if how else ""
 
 
 def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, command: str) -> str:
