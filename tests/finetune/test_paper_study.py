@@ -123,6 +123,9 @@ def test_the_newest_pretrain_run_is_never_one_of_the_others(
     code, _, log = call(["generate", "a", "--max-new-tokens", 1, "--device", "cpu"])
     assert code == 0, log
     assert "model runs/own" in log
+    code, _, log = call(["eval", "--limit", 1, "--device", "cpu"])
+    assert code == 0, log
+    assert "model runs/own" in log
     code, _, log = call(["runs", "rm", "own", "--yes"])
     assert code == 0, log
 

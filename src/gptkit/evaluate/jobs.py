@@ -207,9 +207,11 @@ def _prepare(spec: TaskSpec, head: Head, options: EvalOptions, say: Callable[[st
         is_default = options.split == EvalOptions.split  # a task for evaluation only has one split, whatever its name
         split = next(iter(task.splits)) if is_default and len(task.splits) == 1 else options.split
         source = Path(spec.data).name if spec.data and Path(spec.data).is_file() else f"the {split} split"
+        if not head.answers(task):
+            _suited(ending_protocols(), head, spec)  # refuse before anything is read
         examples, protocols = _labelled(task, split, spec, head, options, say), (head_protocol(task, source),)
         if not head.answers(task):
-            protocols = _suited(ending_protocols(choices=len(examples.examples[0].fields[-1])), head, spec)
+            protocols = ending_protocols(choices=len(examples.examples[0].fields[-1]))
     elif evaluation is not None:
         name = spec.task.partition("/")[0]
         examples, protocols, evaluation = _zero_shot(evaluation, spec, head, options)

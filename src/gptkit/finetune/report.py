@@ -199,7 +199,7 @@ def _difference(gain: Mapping[str, Any], value: float, *, sign: str = "") -> str
 
 
 def _how(options: FinetuneOptions) -> str:
-    """Return what a card says of the training that differs from GPT-1's."""
+    """Return what a card says of the training beyond its defaults."""
     if options.features != "none":
         read = "last layer" if options.features == "last" else "layers, mixed"
         return f" Only a linear head was trained, on the states of the frozen model's {read}."
@@ -217,7 +217,7 @@ def card_of(run: FinetuneRun, choices: Choices, result: Mapping[str, Any], *, co
     return model_card(
         name=Path(str(result["run_dir"])).name,
         summary=f"{kind} fine-tuned on {task.name} ({task.format}) with gptkit {gptkit.__version__}, from {start}."
-        f"{_how(options)}",
+        + _how(options),
         **model_facts(run.model, choices),
         data=f"{task.name}: {len(inputs.train):,} training examples, {len(inputs.dev):,} dev examples; {task.data}",
         data_sha256=inputs.identity["data_sha256"],

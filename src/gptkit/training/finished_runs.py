@@ -96,14 +96,11 @@ def newest_model(
 ) -> str:
     """Return the newest finished run under ./runs, and say which; raises UsageError if there is none.
 
-    `can_do` decides by the result whether a run can do `what`; without them it must be a run of `command`, and not of a
-    masked model, which few commands take.
+    `can_do` decides by the result whether a run can do `what`; without them it must be a run of `command`. It is never
+    the pre-training of a masked model, which few commands take.
     """
-
-    def is_of_command(result: dict[str, Any]) -> bool:
-        return result.get("command") == command and "masked_loss" not in result
-
-    newest = newest_finished(RUNS, can_do or is_of_command, console.warn)
+    suits = can_do or (lambda result: result.get("command") == command)
+    newest = newest_finished(RUNS, lambda result: "masked_loss" not in result and suits(result), console.warn)
     kind, able = (f"{command} run", "") if what is None else ("run", f" can {what}")
     if newest is None:
         unfinished = next(filter(is_unfinished, sorted(RUNS.glob("*"))), None)
